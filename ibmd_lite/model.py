@@ -1,0 +1,258 @@
+"""A network on a bridge: any prediction type in, x0_hat out.
+
+``BridgeModel`` is what teachers, fakes and generators all are.  A ``Prediction`` says how the network's
+input, time and output relate to x0: ``x0_hat = skip xt + out F(scale xt, time)`` (eq:prediction).
+``Source`` is all that a sampler or a generator may know of an image; there is no place in it for x0.
+
+Imports torch, jaxtyping and ``bridges``.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ibmd_lite.bridges import Bridge, like
+
+__all__ = [
+    "BBDM",
+    "DDBM",
+    "X0",
+    "BridgeModel",
+    "I2SBNoise",
+    "Prediction",
+    "Scalings",
+    "Source",
+    "add_noise_input",
+    "find_input",
+]
+
+
+class Scalings(NamedTuple):
+    """x0_hat = skip xt + out F(scale xt, time); one number per sample."""
+
+    skip: Tensor
+    out: Tensor
+    scale: Tensor
+    time: Tensor
+
+
+class Prediction(Protocol):
+    """A prediction type: how a network's output becomes x0_hat, for every t of a bridge."""
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings: ...
+
+
+@dataclass(frozen=True)
+class X0:
+    """The network predicts x0 itself; it is told the time as 1000 t/T."""
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        one = torch.ones_like(t)
+        return Scalings(0 * one, one, one, 1000 * t / bridge.T)
+
+
+@dataclass(frozen=True)
+class I2SBNoise:
+    """I2SB (2302.05872): the network predicts (xt - x0)/sigma_t, sigma of q(xt|x0); time 1000 (1e-4 + (1 - 1e-4) t/T)."""
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        prior = bridge.prior(t)
+        if prior is None:
+            raise ValueError(f"{bridge} has no prior q(xt|x0), which I2SBNoise divides by; use X0() or BBDM()")
+        one = torch.ones_like(t)
+        return Scalings(one, -prior[1], one, 1000 * (1e-4 + (1 - 1e-4) * t / bridge.T))
+
+
+@dataclass(frozen=True)
+class BBDM:
+    """BBDM's 'grad' objective (2205.07680): the network predicts xt - x0; it is told the time as 1000 t/T."""
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        one = torch.ones_like(t)
+        return Scalings(one, -one, one, 1000 * t / bridge.T)
+
+
+@dataclass(frozen=True)
+class DDBM:
+    """DDBM's preconditioning (2309.16948): unit-variance input and target for data of std sigma_data.
+
+    With A = a^2 sd^2 + b^2 sd^2 + 2 a b cov + c^2: scale = A^-1/2, skip = (b sd^2 + a cov)/A,
+    out = sqrt(a^2 (sd^4 - cov^2) + sd^2 c^2) scale, time = 250 log t.  Finite at both ends.
+    """
+
+    sigma_data: float = 0.5
+    cov: float = 0.0
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        a, b, c = bridge.coefficients(t)
+        variance = self.sigma_data**2
+        total = (a.square() + b.square()) * variance + 2 * a * b * self.cov + c.square()
+        out = (a.square() * (variance**2 - self.cov**2) + variance * c.square()).sqrt()
+        time = 250 * (t + 1e-44).log()
+        return Scalings((b * variance + a * self.cov) / total, out * total.rsqrt(), total.rsqrt(), time)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a sampler or generator is given: a batch xT, and what comes with it.
+
+    mask: (B, 1, *dims), 1 in the hole of an inpainting task; label: class labels (B,); task: which of
+    several tasks the whole batch belongs to.  A bare tensor is ``Source(xT)``.
+    """
+
+    xT: Float[Tensor, batch * dims]
+    mask: Float[Tensor, "batch 1 *dims"] | None = None
+    label: Tensor | None = None
+    task: int | None = None
+
+    @staticmethod
+    def of(source: Source | Tensor) -> Source:
+        """Take a tensor or a Source, and refuse what must not reach a network."""
+        source = source if isinstance(source, Source) else Source(source)
+        if not isinstance(source.xT, Tensor):
+            raise TypeError(f"a source must be a tensor xT or a Source, got {type(source.xT).__name__}")
+        if source.xT.ndim < 2 or not source.xT.is_floating_point():
+            raise ValueError(
+                f"xT must be a floating-point batch (B, *dims), got {source.xT.dtype} of shape {tuple(source.xT.shape)}"
+            )
+        if not bool(source.xT.isfinite().all()):
+            raise ValueError("xT holds NaN or infinite values; clean the batch before it reaches the network")
+        if source.mask is not None and source.mask.shape != (len(source.xT), 1, *source.xT.shape[2:]):
+            raise ValueError(
+                f"mask must be {(len(source.xT), 1, *source.xT.shape[2:])} for xT {tuple(source.xT.shape)}, "
+                f"got {tuple(source.mask.shape)}"
+            )
+        return source
+
+    def to(self, device: torch.device | str) -> Source:
+        moved = {name: getattr(self, name) for name in ("xT", "mask", "label")}
+        return replace(self, **{name: x.to(device) for name, x in moved.items() if x is not None})
+
+    @property
+    def conditions(self) -> dict[str, Tensor]:
+        """Keyword arguments for a network that knows labels or tasks; empty otherwise."""
+        found = {} if self.label is None else {"label": self.label}
+        if self.task is not None:
+            found["task"] = torch.full((len(self.xT),), self.task, device=self.xT.device)
+        return found
+
+    def compose(self, x0: Float[Tensor, batch * dims]) -> Float[Tensor, batch * dims]:
+        """Keep what is known: m x0 + (1 - m) xT; x0 itself where there is no mask."""
+        return x0 if self.mask is None else self.mask * x0 + (1 - self.mask) * self.xT
+
+
+class BridgeModel(nn.Module):
+    """``model(xt, t[, xT]) -> x0_hat``: any ``network(xt, time[, xT])`` on any bridge.
+
+    Not for a network that predicts a score of q(xt|x0,xT): convert it to x0 first (see the notation page).
+
+    Parameters
+    ----------
+    network : module called as network(xt, time) or, if conditional, network(xt, time, xT); time is (B,)
+    bridge : the bridge it was, or will be, trained on
+    conditional : whether the network sees xT beside xt
+    prediction : X0(), I2SBNoise(), BBDM() or DDBM(), or any object with ``scalings(bridge, t)``
+    """
+
+    def __init__(
+        self, network: nn.Module, bridge: Bridge, *, conditional: bool = False, prediction: Prediction | None = None
+    ) -> None:
+        super().__init__()
+        prediction = X0() if prediction is None else prediction
+        if not isinstance(bridge, Bridge):
+            raise TypeError(f"bridge must be a Bridge such as Brownian(eps=1.0), got {bridge!r}")
+        if not hasattr(prediction, "scalings"):
+            raise TypeError(f"unknown prediction type {prediction!r}: use X0(), I2SBNoise(), BBDM() or DDBM()")
+        probe = bridge.grid(1)[:1]
+        prediction.scalings(bridge, probe)  # a prediction that this bridge cannot serve fails here
+        self.network, self.bridge = network, bridge
+        self.conditional, self.prediction = conditional, prediction
+
+    def forward(
+        self,
+        xt: Float[Tensor, "batch channels *dims"],
+        t: Float[Tensor, " batch"],
+        xT: Float[Tensor, "batch channels *dims"] | None = None,
+        *,
+        z: Float[Tensor, "batch noise *dims"] | None = None,
+        label: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> Float[Tensor, "batch channels *dims"]:
+        """x0_hat (eq:prediction).  z is a generator's noise; it joins xt on the channels."""
+        self._check(xt, t, xT)
+        skip, out, scale, time = self.prediction.scalings(self.bridge, t)
+        inputs = like(scale, xt) * xt
+        if z is not None:
+            inputs = torch.cat([inputs, z], 1)
+        conditions = {name: value for name, value in (("label", label), ("task", task)) if value is not None}
+        seen = (inputs, time.to(xt.dtype), xT) if self.conditional else (inputs, time.to(xt.dtype))
+        output = self.network(*seen, **conditions)
+        if output.shape != xt.shape:
+            raise ValueError(f"the network must return the shape of xt, {tuple(xt.shape)}; got {tuple(output.shape)}")
+        return like(skip, xt) * xt + like(out, xt) * output
+
+    def given(self, source: Source) -> dict[str, Tensor]:
+        """Exactly what this model may see of a source: xT if it is conditional, label and task if there are any."""
+        return ({"xT": source.xT} if self.conditional else {}) | source.conditions
+
+    def output_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """1/out^2: with this lambda(t) the loss on x0 is the plain loss on the network's own output."""
+        return self.prediction.scalings(self.bridge, t).out.square().reciprocal()
+
+    def on(self, other: BridgeModel) -> BridgeModel:
+        """The same network, sharing its weights, on the bridge and with the prediction type of another model."""
+        return BridgeModel(self.network, other.bridge, conditional=other.conditional, prediction=other.prediction)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the network alone: models that share it are then compiled too, and checks stay outside."""
+        self.network.compile(*args, **kwargs)
+
+    def _check(self, xt: Tensor, t: Tensor, xT: Tensor | None) -> None:
+        if t.shape != xt.shape[:1]:
+            raise ValueError(f"t must have shape {tuple(xt.shape[:1])}, one time per sample, got {tuple(t.shape)}")
+        if xT is not None and not self.conditional:
+            raise ValueError(
+                "xT was given to an unconditional model: call model(xt, t), or build it with conditional=True"
+            )
+        if self.conditional and xT is None:
+            raise ValueError("a conditional model needs xT: call model(xt, t, xT)")
+        if xT is not None and xT.shape != xt.shape:
+            raise ValueError(f"xT must have the shape of xt, {tuple(xt.shape)}, got {tuple(xT.shape)}")
+
+
+def find_input(network: nn.Module, layer: str) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:
+    """The layer of that name; ValueError where there is none or noise channels cannot join it."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    try:
+        found = network.get_submodule(layer)
+    except AttributeError:
+        names = [name for name, module in network.named_modules() if isinstance(module, kinds)]
+        raise ValueError(f"the network has no layer {layer!r}; name its input layer, one of {names[:5]} ...") from None
+    if not isinstance(found, kinds) or getattr(found, "groups", 1) != 1:
+        raise ValueError(f"layer {layer!r} is {found}; noise can join a Linear or an ungrouped Conv layer only")
+    return found
+
+
+def add_noise_input(network: nn.Module, channels: int, noise_channels: int, layer: str = "input_layer") -> nn.Module:
+    """A copy of the network whose input takes ``noise_channels`` more channels after the first ``channels``.
+
+    Their weights are zero, so the copy computes what the network did until it is trained.  ``layer`` names
+    the first linear or convolutional layer, e.g. "input_blocks.0.0"; the network must hand its first
+    argument to it, alone or followed by xT.  Raises ValueError where it is of another kind.
+    """
+    network = copy.deepcopy(network)
+    if noise_channels == 0:
+        return network
+    old = find_input(network, layer)
+    if old.weight.shape[1] < channels:
+        raise ValueError(f"layer {layer!r} takes {old.weight.shape[1]} channels, fewer than the image's {channels}")
+    zeros = old.weight.new_zeros(old.weight.shape[0], noise_channels, *old.weight.shape[2:])
+    old.weight = nn.Parameter(torch.cat([old.weight[:, :channels], zeros, old.weight[:, channels:]], 1).detach())
+    setattr(old, "in_features" if isinstance(old, nn.Linear) else "in_channels", old.weight.shape[1])
+    return network

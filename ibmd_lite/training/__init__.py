@@ -1,0 +1,23 @@
+"""Training, without knowing what is trained: optimiser, average, precision, files, streams, loops."""
+
+from ibmd_lite.training.files import load_checkpoint, load_weights, read_weights, save_checkpoint, save_weights
+from ibmd_lite.training.learner import Diverged, Learner, Settings, best_device, frozen
+from ibmd_lite.training.loop import checkpointed, progress
+from ibmd_lite.training.streams import Draws, Shuffled
+
+__all__ = [
+    "Diverged",
+    "Draws",
+    "Learner",
+    "Settings",
+    "Shuffled",
+    "best_device",
+    "checkpointed",
+    "frozen",
+    "load_checkpoint",
+    "load_weights",
+    "progress",
+    "read_weights",
+    "save_checkpoint",
+    "save_weights",
+]

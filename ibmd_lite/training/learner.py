@@ -1,0 +1,167 @@
+"""One network being trained: its optimiser, running average, precision, clipping and random numbers.
+
+Ground floor: knows optimisers and devices, nothing of bridges.  Imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ibmd_lite.training.files import check_state
+
+__all__ = ["Diverged", "Learner", "Settings", "best_device", "frozen"]
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Diverged(ArithmeticError):
+    """A loss or gradient became NaN or infinite; nothing was updated with it."""
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained.
+
+    average: decay of the running average of the weights (None: no average).  precision: "auto" is
+    bfloat16 on a GPU that has it, float16 with loss scaling on one that has not, float32 elsewhere.
+    clip: largest norm of the gradient (None: not clipped).
+    """
+
+    learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = 1.0
+    average: float | None = 0.999
+    precision: Precision = "auto"
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate must lie in (0, 1), got {self.learning_rate}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive or None, got {self.clip}")
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(f"average must lie in [0, 1) or be None, got {self.average}")
+        if self.precision not in ("auto", "float32", "bfloat16", "float16"):
+            raise ValueError(f"precision must be auto, float32, bfloat16 or float16, got {self.precision!r}")
+
+
+@contextlib.contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """No gradient for the parameters of these modules inside the block; gradients to inputs flow on."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Learner(Generic[Module]):
+    """A module with all that training adds to it.  The module is moved to the device and changed in place."""
+
+    def __init__(self, module: Module, settings: Settings, device: torch.device | str | None = None) -> None:
+        self.settings = settings
+        self.device = best_device() if device is None else torch.device(device)
+        self.module = module.to(self.device)
+        self.average = None
+        if settings.average is not None:
+            self.average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(settings.average)).requires_grad_(
+                False
+            )
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError("the module has no parameter to train: call module.requires_grad_(True)")
+        self.optimiser = torch.optim.Adam(
+            self.parameters, settings.learning_rate, settings.betas, fused=self.device.type in ("cpu", "cuda")
+        )
+        self.dtype = self._dtype(settings.precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.generator = torch.Generator(self.device).manual_seed(settings.seed)
+        if settings.compile:
+            module.compile()
+
+    @property
+    def averaged(self) -> Module:
+        """The module with averaged weights, in evaluation mode (the module itself without averaging)."""
+        module = self.module if self.average is None else self.average.module
+        return module.eval()  # type: ignore[return-value]
+
+    def _dtype(self, precision: Precision) -> torch.dtype:
+        if precision != "auto":
+            return getattr(torch, precision)
+        if self.device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.get_device_capability(self.device)[0] >= 8 else torch.float16
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def randn(self, shape: torch.Size | tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.device)
+
+    def step(self, loss: Tensor, update: int) -> float:
+        """One update down the gradient of ``loss``, whose value is returned.
+
+        Raises ``Diverged`` before the weights change if the loss or its gradient is not finite.
+        """
+        value = loss.item()
+        self.optimiser.zero_grad(set_to_none=True)
+        if math.isfinite(value):
+            self.scaler.scale(loss).backward()
+            self.scaler.unscale_(self.optimiser)
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
+            if self.scaler.is_enabled() or bool(norm.isfinite()):
+                self.scaler.step(self.optimiser)
+                self.scaler.update()
+                self.optimiser.zero_grad(set_to_none=True)  # while another network learns, its memory is free
+                if self.average is not None:
+                    self.average.update_parameters(self.module)
+                return value
+        raise Diverged(
+            f"the loss became {value} or its gradient not finite at update {update}; the weights are those of "
+            f"update {update - 1}. Lower the learning rate ({self.settings.learning_rate:g}), or go on from the last "
+            "checkpoint."
+        )
+
+    def state_dict(self) -> dict:
+        return {
+            "module": self.module.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        check_state(self.module, state["module"])
+        if (self.average is None) != (state["average"] is None):
+            raise ValueError("the checkpoint and these settings disagree on averaging: give both the same `average`")
+        self.module.load_state_dict(state["module"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for group in self.optimiser.param_groups:  # a run may go on with a lower learning rate
+            group.update(lr=self.settings.learning_rate, betas=self.settings.betas)
+        self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["generator"].cpu())

@@ -1,0 +1,86 @@
+"""What a caller usually wraps around ``run.updates(...)``: a progress bar, and checkpoints that resume.
+
+Ground floor: a run is anything with ``updates``, ``state_dict`` and ``load_state_dict``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from ibmd_lite.training.files import load_checkpoint, save_checkpoint
+
+__all__ = ["Run", "Stateful", "checkpointed", "progress"]
+
+Record = TypeVar("Record")
+
+
+class Stateful(Protocol):
+    """Anything that can be put back where it was."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class Run(Stateful, Protocol):
+    """A training whose updates are counted."""
+
+    update: int
+
+    def updates(self, stream: Any, total: int) -> Iterator[Any]: ...
+
+
+def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, every: int) -> Iterator[Any]:
+    """``run.updates(stream, total)`` that saves every ``every`` updates and goes on from ``path`` if it exists.
+
+    Saved: the run (weights, averages, optimisers, random state), the stream's position, and torch's own
+    random state.  On one machine's CPU with the same number of threads a resumed run equals an unbroken
+    one to the bit.
+    """
+    if every < 1:
+        raise ValueError(f"every must be at least 1 update, got {every}")
+    if not hasattr(stream, "state_dict"):
+        raise TypeError(
+            "a resumable stream has state_dict and load_state_dict: use training.Draws or training.Shuffled"
+        )
+    path = Path(path)
+    if path.exists():
+        state = load_checkpoint(path)
+        try:
+            run.load_state_dict(state["run"])
+            stream.load_state_dict(state["stream"])
+            torch.set_rng_state(state["random"])
+        except KeyError as error:
+            raise ValueError(
+                f"{path} is the checkpoint of another kind of run or stream, it has no {error}; give another path"
+            ) from error
+
+    def records() -> Iterator[Any]:
+        for record in run.updates(stream, total):
+            if run.update % every == 0 or run.update == total:
+                state = {"run": run.state_dict(), "stream": stream.state_dict(), "random": torch.get_rng_state()}
+                save_checkpoint(path, state)
+            yield record
+
+    return records()
+
+
+def progress(
+    records: Iterable[Record], total: int, what: str, *, show: tuple[str, ...] = ("loss",)
+) -> Iterator[Record]:
+    """A tqdm bar around a run: rate, remaining time, and the named fields of the records."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, file=sys.stdout, mininterval=1.0, dynamic_ncols=True) as bar:
+        for record in records:
+            bar.n = record.update  # type: ignore[attr-defined]
+            bar.set_postfix({name: f"{getattr(record, name):.4g}" for name in show}, refresh=False)
+            bar.update(0)
+            yield record
+        bar.refresh()

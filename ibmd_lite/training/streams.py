@@ -1,0 +1,78 @@
+"""Endless streams of batches that can be put back where they were: the data order is part of a checkpoint.
+
+Ground floor.  Imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Draws", "Shuffled", "take"]
+
+Item = TypeVar("Item")
+
+
+def take(stream: Iterator[Item], update: int) -> Item:
+    """The next batch, for update ``update``; ValueError where the stream has ended."""
+    for item in stream:
+        return item
+    raise ValueError(
+        f"the stream of batches ended before update {update} was made; give an endless one, such as "
+        "training.Draws, training.Shuffled or itertools.cycle"
+    )
+
+
+class Draws(Generic[Item]):
+    """Fresh draws without end: each batch is ``draw(batch, generator)``."""
+
+    def __init__(self, draw: Callable[[int, torch.Generator], Item], batch: int, seed: int = 0) -> None:
+        if batch < 1:
+            raise ValueError(f"a batch holds at least one sample, got {batch}")
+        self.draw, self.batch = draw, batch
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        return self.draw(self.batch, self.generator)
+
+    def state_dict(self) -> dict:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.generator.set_state(state["generator"])
+
+
+class Shuffled:
+    """Batches of rows of ``tensors``, each epoch in a new order; a lone tensor yields tensors, several tuples."""
+
+    def __init__(self, *tensors: Tensor, batch: int, seed: int = 0) -> None:
+        if not tensors or len({len(x) for x in tensors}) != 1:
+            raise ValueError(f"tensors of one length are needed, got lengths {[len(x) for x in tensors]}")
+        if not 1 <= batch <= len(tensors[0]):
+            raise ValueError(f"batch must lie between 1 and the {len(tensors[0])} samples there are, got {batch}")
+        self.tensors, self.batch = tensors, batch
+        self.generator = torch.Generator().manual_seed(seed)
+        self.order = torch.empty(0, dtype=torch.long)
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> Tensor | tuple[Tensor, ...]:
+        if len(self.order) < self.batch:
+            self.order = torch.randperm(len(self.tensors[0]), generator=self.generator)
+        index, self.order = self.order[: self.batch], self.order[self.batch :]
+        rows = tuple(x[index] for x in self.tensors)
+        return rows[0] if len(rows) == 1 else rows
+
+    def state_dict(self) -> dict:
+        return {"generator": self.generator.get_state(), "order": self.order.clone()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.generator.set_state(state["generator"])
+        self.order = state["order"].clone()
