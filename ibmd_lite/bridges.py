@@ -452,10 +452,10 @@ class ResShift(TableBridge):
 
 @dataclass(frozen=True)
 class Flow(Bridge):
-    """Straight lines without noise, a = t/T, b = 1 - t/T, c = 0: flow matching, I2SB's 'ot_ode'; the limit eps -> 0 of Brownian.
+    """Straight lines without noise, a = t/T, b = 1 - t/T, c = 0: flow matching, I2SB's 'ot_ode'.
 
-    Path measures are singular here, so no KL: the matching and distillation losses stay valid as limits,
-    and all randomness must come from xT or z.
+    The limit eps -> 0 of Brownian.  Path measures are singular here, so no KL: the matching and distillation
+    losses stay valid as limits, and all randomness must come from xT or z.
     """
 
     T: float = 1.0

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -166,7 +167,7 @@ class Student(nn.Module):
         xT, bridge = source.xT, self.model.bridge
         xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, _normal(xT, xT.shape, generator))
         with torch.no_grad():
-            for t, s in zip(self.grid[: calls - 1], self.grid[1:calls], strict=True):
+            for t, s in pairwise(self.grid[:calls]):
                 from_xt, from_x0, std = (weight.item() for weight in bridge.posterior(t, s))
                 x0 = self.step(xt, t, source, generator)
                 xt = from_xt * xt + from_x0 * x0 + std * _normal(xt, xt.shape, generator)
@@ -243,7 +244,7 @@ class Distillation:
 
     def __init__(
         self,
-        teacher: BridgeModel | Mapping[int, BridgeModel],
+        teacher: BridgeModel | Mapping[int | None, BridgeModel],
         student: Student,
         *,
         fake: BridgeModel | None = None,
@@ -251,8 +252,8 @@ class Distillation:
         device: torch.device | str | None = None,
     ) -> None:
         self.settings = settings or DistillationSettings()
-        self.teachers: dict[int | None, BridgeModel] = {}
-        self.teachers |= teacher if isinstance(teacher, Mapping) else {None: teacher}
+        given: Mapping[int | None, BridgeModel] = teacher if isinstance(teacher, Mapping) else {None: teacher}
+        self.teachers = dict(given)
         if not isinstance(student, Student):
             raise TypeError(
                 f"student must be a Student, got {type(student).__name__}; make one with Student.of(teacher)"

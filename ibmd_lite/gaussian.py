@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -110,7 +111,7 @@ class GaussianCoupling:
         d = len(self.m)
         eye, zero = torch.eye(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
         slope, offset, covariance = eye, zero[0], bridge.end_std**2 * eye  # of xt given xT
-        for index, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+        for index, (t, s) in enumerate(pairwise(grid)):
             from_xt, from_x0, std = bridge.posterior(t.double(), s.double())
             P, Q, r = (w[0] for w in self.denoiser(bridge, t[None], conditional=conditional))
             step = from_xt * eye + from_x0 * P

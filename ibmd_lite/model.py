@@ -59,7 +59,10 @@ class X0:
 
 @dataclass(frozen=True)
 class I2SBNoise:
-    """I2SB (2302.05872): the network predicts (xt - x0)/sigma_t, sigma of q(xt|x0); time 1000 (1e-4 + (1 - 1e-4) t/T)."""
+    """I2SB (2302.05872): the network predicts (xt - x0)/sigma_t with sigma of q(xt|x0).
+
+    It is told the time as 1000 (1e-4 + (1 - 1e-4) t/T).
+    """
 
     def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
         prior = bridge.prior(t)
@@ -127,6 +130,13 @@ class Source:
             raise ValueError(
                 f"mask must be {(len(source.xT), 1, *source.xT.shape[2:])} for xT {tuple(source.xT.shape)}, "
                 f"got {tuple(source.mask.shape)}"
+            )
+        if source.mask is not None and not (
+            source.mask.is_floating_point() and bool(((source.mask == 0) | (source.mask == 1)).all())
+        ):
+            raise ValueError(
+                f"mask must hold floats, 1 in the hole and 0 elsewhere, got {source.mask.dtype}; "
+                "use (mask > 0.5).to(xT.dtype)"
             )
         return source
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -150,7 +151,7 @@ def sample(
 
     xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, draw())
     states = [xt]
-    for index, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for index, (t, s) in enumerate(pairwise(grid)):
         last = index == len(grid) - 2
         xt = step(xt, Interval(bridge, predict, draw, xT, t, s, last))
         if keep_states:

@@ -83,6 +83,7 @@ def load_weights(path: str | os.PathLike, module: nn.Module) -> dict:
 
 
 def read_weights(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
+    """The description and the tensors of a safetensors file, without a module to put them in."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
