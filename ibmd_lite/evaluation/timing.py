@@ -1,0 +1,53 @@
+"""Timing that a busy machine does not bend: candidates take turns, and the median counts.
+
+Lives here: `median_seconds`. Imports torch alone.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+__all__ = ["median_seconds"]
+
+
+def median_seconds(
+    candidates: Mapping[str, Callable[[], object]], repeats: int = 20, warmup: int = 2
+) -> dict[str, float]:
+    """Median wall-clock seconds of one call of each candidate, measured in turns.
+
+    Turns spread a slow moment of the machine over all candidates alike. On a GPU the clock waits
+    for the work queued by the call.
+
+    Args:
+        candidates: name to a call without arguments.
+        repeats: rounds that count.
+        warmup: rounds before them that do not.
+
+    Raises:
+        ValueError: no candidate, or no round.
+    """
+    if not candidates or repeats < 1 or warmup < 0:
+        raise ValueError(
+            f"{len(candidates)} candidates, {repeats} repeats, {warmup} warm-up rounds; expected at "
+            "least one candidate and one repeat"
+        )
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(warmup + repeats):
+        for name, call in candidates.items():
+            _wait()
+            start = time.perf_counter()
+            call()
+            _wait()
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _wait() -> None:
+    """Let the device finish what was queued."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()

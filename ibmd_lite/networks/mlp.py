@@ -1,0 +1,67 @@
+"""A small perceptron for points in the plane (or in any few dimensions).
+
+Lives here: `MLP`. Imports torch and the time embedding alone.
+Its first layer is called `input_layer`: a student widens it with columns for its noise.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ibmd_lite.networks.embedding import time_embedding
+
+__all__ = ["MLP"]
+
+
+class MLP(nn.Module):
+    """Residual perceptron ``(xt, time[, xT]) -> output`` with ``output`` of shape (batch, dimension).
+
+    Use it for vectors of at most some tens of numbers; images want `UNet`.
+
+    Args:
+        dimension: length of one point, and of one output.
+        width: features of every hidden layer; even.
+        depth: residual layers between the first and the last.
+        conditional: whether the network sees xT beside xt.
+
+    The last layer starts at zero, so a fresh network returns 0.
+    """
+
+    def __init__(self, dimension: int = 2, width: int = 128, depth: int = 3, conditional: bool = False) -> None:
+        super().__init__()
+        for name, value in {"dimension": dimension, "width": width, "depth": depth}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected an integer of at least 1")
+        if width % 2:
+            raise ValueError(f"width is {width}; expected an even number (half cosines, half sines)")
+        self.dimension, self.width, self.conditional = dimension, width, conditional
+        self.input_layer = nn.Linear(dimension * (2 if conditional else 1), width)
+        self.time_layer = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.output_layer = nn.Linear(width, dimension)
+        nn.init.zeros_(self.output_layer.weight)
+        nn.init.zeros_(self.output_layer.bias)
+
+    def forward(
+        self,
+        xt: Float[Tensor, "batch points"],
+        time: Float[Tensor, "batch"],
+        xT: Float[Tensor, "batch dimension"] | None = None,
+    ) -> Float[Tensor, "batch dimension"]:
+        """Evaluate at states ``xt`` and scaled times ``time`` (about 0..1000), knowing ``xT``.
+
+        Raises:
+            ValueError: xT missing from a conditional network or given to an unconditional one.
+        """
+        if (xT is not None) != self.conditional:
+            raise ValueError(
+                f"xT is {'given' if xT is not None else 'missing'}, "
+                f"but the network was made with conditional={self.conditional}"
+            )
+        points = xt if xT is None else torch.cat([xt, xT], dim=1)
+        h = self.input_layer(points)
+        h = h + self.time_layer(time_embedding(time, self.width).to(h.dtype))
+        for layer in self.hidden:
+            h = h + layer(nn.functional.silu(h))
+        output: Tensor = self.output_layer(nn.functional.silu(h))
+        return output
