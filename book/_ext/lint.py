@@ -1,0 +1,140 @@
+"""What every notebook of the book must satisfy; `make lint` and the tests call `faults`.
+
+A notebook is published with the outputs that are stored in it, so the rules look at those: executed
+in order, no errors, no warnings, no paths of the machine, no picture without a description.
+Imports nbformat, papermill, yaml and its neighbour `links`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from links import ROOT, TAG, notebooks
+
+QUICK = Path("book/_parameters/quick")
+
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/<])/(?:home|Users|root|tmp|work|var|opt|usr|mnt|private|content|kaggle|workspace)/[\w.-]|\b[A-Z]:\\\w"
+)
+IMG = re.compile(r"<img\b[^>]*>", re.DOTALL)
+ALT = re.compile(r"""\balt\s*=\s*(?:"[^"]*\S[^"]*"|'[^']*\S[^']*')""")
+DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
+BARE_MARKDOWN_IMAGE = re.compile(r"!\[\s*\]\(")
+
+
+def faults(path: Path, quick: Path) -> list[str]:
+    """Every rule that the notebook breaks, in words; `quick` is its file of quick-size parameters."""
+    notebook = nbformat.read(path, as_version=4)
+    return [
+        *_tag_faults(notebook),
+        *_execution_faults(notebook),
+        *_output_faults(notebook),
+        *_picture_faults(notebook),
+        *_quick_faults(path, quick),
+    ]
+
+
+def _tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def _code(notebook: nbformat.NotebookNode) -> Iterator[tuple[int, nbformat.NotebookNode]]:
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "code" and cell.source.strip():
+            yield number, cell
+
+
+def _tag_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    for tag in ("parameters", TAG):
+        found = len(_tagged(notebook, tag))
+        if found != 1:
+            yield f"needs exactly one cell tagged `{tag}`, has {found}"
+    checks = _tagged(notebook, "check")
+    if not any("assert" in cell.source for cell in checks):
+        yield "needs a cell tagged `check` that asserts what the chapter claims"
+
+
+def _execution_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    last = 0
+    for number, cell in _code(notebook):
+        if cell.execution_count is None:
+            yield f"cell {number} was not executed"
+        elif cell.execution_count <= last:
+            yield f"cell {number} was executed out of order; run the notebook from top to bottom"
+        else:
+            last = cell.execution_count
+
+
+def _output_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    for number, cell in _code(notebook):
+        for output in cell.outputs:
+            if output.output_type == "error":
+                yield f"cell {number} stores an error: {output.ename}"
+            if output.output_type == "stream" and output.name == "stderr":
+                yield f"cell {number} stores text on stderr: {output.text.strip()[:80]!r}"
+            for text in _texts(output):
+                found = MACHINE_PATH.search(DATA.sub("", text))
+                if found:
+                    start = found.start()
+                    yield f"cell {number} stores a path of the machine: {text[start : start + 60]!r}"
+
+
+def _texts(output: nbformat.NotebookNode) -> Iterator[str]:
+    if output.output_type == "stream":
+        yield output.text
+    elif output.output_type == "error":
+        yield "\n".join(output.traceback)
+    else:
+        for kind, data in output.data.items():
+            if not kind.startswith("image/"):
+                yield data if isinstance(data, str) else str(data)
+
+
+def _picture_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "markdown":
+            written = [cell.source]
+            if BARE_MARKDOWN_IMAGE.search(cell.source):
+                yield f"cell {number} has a picture without alternative text"
+        else:
+            outputs = [output for output in cell.get("outputs", []) if "data" in output]
+            written = [output.data.get("text/html", "") for output in outputs]
+            if any(kind.startswith("image/") for output in outputs for kind in output.data):
+                yield f"cell {number} shows a bare figure; show it with display.figure(fig, alt=..., caption=...)"
+        for text in written:
+            if any(not ALT.search(DATA.sub("", tag)) for tag in IMG.findall(text)):
+                yield f"cell {number} has a picture without alternative text"
+            if text.count("<figure") != text.count("<figcaption"):
+                yield f"cell {number} has a figure without a caption"
+
+
+def _quick_faults(path: Path, quick: Path) -> Iterator[str]:
+    if not quick.exists():
+        yield f"has no quick-size parameters in {quick.name}"
+        return
+    wanted = yaml.safe_load(quick.read_text("utf8")) or {}
+    known = papermill.inspect_notebook(str(path))
+    for name in wanted:
+        if name not in known:
+            yield f"does not know the quick parameter `{name}`; it has {', '.join(sorted(known)) or 'none'}"
+
+
+def main() -> None:
+    """Print the faults of all notebooks of the book, and fail if there are any."""
+    found = [
+        f"{path.relative_to(ROOT)}: {fault}"
+        for path in notebooks(ROOT)
+        for fault in faults(path, ROOT / QUICK / f"{path.stem}.yaml")
+    ]
+    print("\n".join(found) or "The notebooks are in order.")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Run notebooks at full size and store their outputs, without anything that depends on the run.
+
+`make outputs` runs every notebook of the book in place, `make outputs NOTEBOOK=book/x/y.ipynb` one.
+A notebook that fails is left as it was. Imports nbclient, nbformat and its neighbour `links`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from links import ROOT, notebooks
+from nbclient import NotebookClient
+
+
+def strip(notebook: nbformat.NotebookNode) -> None:
+    """Remove what differs from run to run or from machine to machine: times, versions, reports."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        cell.metadata.pop("papermill", None)
+
+
+def run(path: Path) -> None:
+    """Execute one notebook from its own folder and write it back."""
+    notebook = nbformat.read(path, as_version=4)
+    total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    done = 0
+
+    def report(cell: nbformat.NotebookNode, cell_index: int, **_: object) -> None:
+        nonlocal done
+        done += 1
+        print(f"\r{path.name}: cell {done} of {total}", end="", flush=True)
+
+    start = time.perf_counter()
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=None,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_executed=report,
+    )
+    client.execute()
+    strip(notebook)
+    nbformat.write(notebook, path)
+    print(f"\r{path.name}: stored, {time.perf_counter() - start:.0f} s")
+
+
+def main() -> None:
+    """Run the notebooks named on the command line, or all of them."""
+    for path in [Path(name).resolve() for name in sys.argv[1:]] or notebooks(ROOT):
+        run(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The lint of the notebooks: clean on every notebook of the book, and each rule seen to bite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from links import ROOT, notebooks, setup_cell
+from lint import QUICK, faults
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+BOOK = notebooks(ROOT)
+
+
+@pytest.mark.parametrize("path", BOOK, ids=lambda path: path.stem)
+def test_every_notebook_of_the_book_is_clean(path: Path) -> None:
+    assert faults(path, ROOT / QUICK / f"{path.stem}.yaml") == []
+
+
+def test_the_book_has_notebooks() -> None:
+    assert BOOK
+
+
+def good() -> NotebookNode:
+    """A notebook that breaks no rule: set-up, parameters, one described figure, one check."""
+    html = '<figure><img src="data:image/png;base64,/tmp/aaaa" alt="A line"><figcaption>A line.</figcaption></figure>'
+    cells = [
+        new_markdown_cell("# A chapter"),
+        new_code_cell(setup_cell("https://example.org/x", "main"), metadata={"tags": ["colab-setup"]}),
+        new_code_cell("steps = 3", metadata={"tags": ["parameters"]}),
+        new_code_cell("show(steps)", outputs=[new_output("display_data", data={"text/html": html})]),
+        new_code_cell("assert steps > 0", metadata={"tags": ["check"]}),
+        new_code_cell(""),
+    ]
+    for count, cell in enumerate(cells[1:5], start=1):
+        cell.execution_count = count
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def found(notebook: NotebookNode, folder: Path, quick: str | None = "steps: 1\n") -> list[str]:
+    nbformat.write(notebook, folder / "chapter.ipynb")
+    if quick is not None:
+        (folder / "chapter.yaml").write_text(quick, "utf8")
+    return faults(folder / "chapter.ipynb", folder / "chapter.yaml")
+
+
+def test_a_good_notebook_passes(tmp_path: Path) -> None:
+    assert found(good(), tmp_path) == []
+
+
+def stream(name: str, text: str) -> NotebookNode:
+    return new_output("stream", name=name, text=text)
+
+
+def retag(notebook: NotebookNode, cell: int, tags: list[str]) -> None:
+    notebook.cells[cell].metadata["tags"] = tags
+
+
+BROKEN: dict[str, tuple[Callable[[NotebookNode], object], str]] = {
+    "no parameters cell": (lambda n: retag(n, 2, []), "tagged `parameters`"),
+    "two parameters cells": (lambda n: retag(n, 3, ["parameters"]), "tagged `parameters`, has 2"),
+    "no Colab cell": (lambda n: retag(n, 1, []), "tagged `colab-setup`"),
+    "no check": (lambda n: retag(n, 4, []), "tagged `check`"),
+    "a check without assert": (lambda n: n.cells[4].update(source="print(1)"), "tagged `check`"),
+    "an unexecuted cell": (lambda n: n.cells[3].update(execution_count=None), "cell 4 was not executed"),
+    "a stale cell": (lambda n: n.cells[2].update(execution_count=9), "cell 4 was executed out of order"),
+    "an error": (
+        lambda n: n.cells[3].outputs.append(new_output("error", ename="ValueError", evalue="", traceback=[])),
+        "stores an error: ValueError",
+    ),
+    "a warning": (lambda n: n.cells[3].outputs.append(stream("stderr", "UserWarning")), "text on stderr"),
+    "a path": (lambda n: n.cells[3].outputs.append(stream("stdout", "saved /home/me/x.pt")), "path of the machine"),
+    "a path in HTML": (
+        lambda n: n.cells[3].outputs.append(new_output("display_data", data={"text/html": "<p>/tmp/x</p>"})),
+        "path of the machine",
+    ),
+    "a bare figure": (
+        lambda n: n.cells[3].outputs.append(new_output("display_data", data={"image/png": "aaaa"})),
+        "bare figure",
+    ),
+    "an image without alt": (
+        lambda n: n.cells[3].outputs[0].data.update({"text/html": '<img src="a.png">'}),
+        "without alternative text",
+    ),
+    "an image with an empty alt": (
+        lambda n: n.cells[3].outputs[0].data.update({"text/html": '<img src="a.png" alt=" ">'}),
+        "without alternative text",
+    ),
+    "a figure without caption": (
+        lambda n: n.cells[3].outputs[0].data.update({"text/html": '<figure><img src="a.png" alt="A"></figure>'}),
+        "without a caption",
+    ),
+    "a Markdown image without alt": (lambda n: n.cells[0].update(source="![](a.png)"), "without alternative text"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_each_rule_bites(fault: str, tmp_path: Path) -> None:
+    spoil, message = BROKEN[fault]
+    notebook = good()
+    spoil(notebook)
+    assert any(message in line for line in found(notebook, tmp_path)), found(notebook, tmp_path)
+
+
+def test_a_quick_parameter_that_the_notebook_does_not_have(tmp_path: Path) -> None:
+    assert any("`step`" in line for line in found(good(), tmp_path, quick="step: 1\n"))
+
+
+def test_no_file_of_quick_parameters(tmp_path: Path) -> None:
+    assert found(good(), tmp_path, quick=None) == ["has no quick-size parameters in chapter.yaml"]

@@ -1,0 +1,132 @@
+"""The built pages in a real Chromium: complete without a network, legible, and nothing broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from links import ROOT, is_reserved
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
+CHAPTERS = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+NOTEBOOKS = [name for name in CHAPTERS if (ROOT / f"{name}.ipynb").exists()]
+SCREENSHOTS = ROOT / "_build" / "screenshots"
+WIDE, PHONE = (1280, 900), (390, 844)
+
+
+@contextmanager
+def opened(
+    browser: Browser, address: str, size: tuple[int, int], scheme: str = "light"
+) -> Iterator[tuple[Page, list[str]]]:
+    """A page, loaded and typeset, and the faults seen on the way."""
+    faults: list[str] = []
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    origin = "/".join(address.split("/")[:3]) + "/"
+
+    def look(request: Any) -> None:
+        if not request.url.startswith((origin, "data:", "blob:")):
+            faults.append(f"external request: {request.url}")
+
+    context.route(lambda url: not url.startswith(origin), lambda route: route.abort())
+    page.on("request", look)
+    page.on("console", lambda message: faults.append(f"console: {message.text}") if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(f"error on the page: {error}"))
+    page.on("response", lambda reply: faults.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None)
+    page.goto(address, wait_until="networkidle")
+    page.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise : null")
+    yield page, faults
+    context.close()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_is_whole_without_a_network(browser: Browser, site: str, chapter: str, scheme: str) -> None:
+    with opened(browser, f"{site}/{chapter}.html", WIDE, scheme) as (page, faults):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"{Path(chapter).name}-{scheme}.png", full_page=True)
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        ground = page.evaluate(
+            "getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3).map(Number)"
+        )
+        assert (sum(ground) / 3 > 200) if scheme == "light" else (sum(ground) / 3 < 60)
+        assert faults == []
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_mathematics_is_typeset(browser: Browser, site: str, chapter: str) -> None:
+    with opened(browser, f"{site}/{chapter}.html", WIDE) as (page, _):
+        written = page.locator("article .math").count()
+        assert page.locator("article .math:has(mjx-container)").count() == written
+        assert page.locator("mjx-merror").count() == 0
+        captions = page.locator("figcaption").all_inner_texts()
+        assert not [text for text in captions if "\\(" in text or "$" in text]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_picture_loads_and_is_described(browser: Browser, site: str, chapter: str) -> None:
+    with opened(browser, f"{site}/{chapter}.html", WIDE) as (page, _):
+        pictures = page.evaluate(
+            "[...document.querySelectorAll('article img')]"
+            ".map(i => ({alt: i.alt.trim(), loaded: i.complete && i.naturalWidth > 0, src: i.src.slice(0, 60)}))"
+        )
+        assert [picture for picture in pictures if not (picture["alt"] and picture["loaded"])] == []
+        bare = "article figure.ibmd-figure:not(:has(figcaption))"
+        assert page.locator(bare).count() == 0
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_phone_needs_no_sideways_scroll(browser: Browser, site: str, chapter: str) -> None:
+    with opened(browser, f"{site}/{chapter}.html", PHONE) as (page, _):
+        page.screenshot(path=SCREENSHOTS / f"{Path(chapter).name}-phone.png", full_page=True)
+        widths = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert widths[0] <= widths[1]
+
+
+@pytest.mark.parametrize("chapter", NOTEBOOKS)
+def test_a_launch_button_leads_to_the_address_or_is_not_there(browser: Browser, site: str, chapter: str) -> None:
+    with opened(browser, f"{site}/{chapter}.html", WIDE) as (page, _):
+        links = page.evaluate("[...document.links].map(link => link.href).filter(href => href.includes('colab'))")
+        url = CONFIG["repository"]["url"]
+        if is_reserved(url):
+            assert links == []
+            assert "example.org" not in page.content()
+        else:
+            path = url.split("github.com/")[-1].rstrip("/")
+            branch = CONFIG["repository"]["branch"]
+            assert f"https://colab.research.google.com/github/{path}/blob/{branch}/{chapter}.ipynb" in links
+
+
+def test_the_first_page_leads_to_every_chapter(browser: Browser, site: str) -> None:
+    with opened(browser, f"{site}/index.html", WIDE) as (page, faults):
+        page.wait_for_url("**/preface.html")
+        links = page.evaluate("[...document.querySelectorAll('.bd-sidebar a')].map(link => link.href.split('#')[0])")
+        missing = [name for name in CHAPTERS[1:] if f"{site}/{name}.html" not in links]
+        assert missing == []
+        assert faults == []
+
+
+def test_faults_are_seen(browser: Browser, site: str, pages: Path) -> None:
+    """The listener of these tests notices a console error, a missing file and a foreign request."""
+    broken = pages / "broken-on-purpose.html"
+    broken.write_text(
+        "<script>console.error('no'); undefined.x</script><img src='missing.png'><img src='http://192.0.2.1/x.png'>",
+        "utf8",
+    )
+    try:
+        with opened(browser, f"{site}/{broken.name}", WIDE) as (_, faults):
+            text = "\n".join(faults)
+    finally:
+        broken.unlink()
+    for sign in ("console: no", "error on the page", "404", "external request: http://192.0.2.1/x.png"):
+        assert sign in text

@@ -1,0 +1,85 @@
+"""Figures reach the page with a description, a caption and their pixels."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import matplotlib
+import pytest
+import torch
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+from PIL import Image
+
+from ibmd_lite.display import COLOURS, WIDTH, canvas, figure, figure_html, pictures
+
+
+@pytest.fixture(autouse=True)
+def _close() -> object:
+    yield
+    plt.close("all")
+
+
+def test_html_carries_picture_description_and_caption() -> None:
+    fig, ax = canvas(height=2.0)
+    ax.plot([0, 1], color=COLOURS["teacher"])
+    written = figure_html(fig, alt='A "straight" line', caption="The error falls with $t < T$ & stays.")
+    data = re.search(r'base64,([^"]+)"', written)
+    assert data is not None
+    with Image.open(io.BytesIO(base64.b64decode(data[1]))) as image:
+        assert image.width == round(160 * WIDTH)
+    assert 'alt="A &quot;straight&quot; line"' in written
+    assert r"with \(t &lt; T\) &amp; stays.</figcaption>" in written
+
+
+@pytest.mark.parametrize(("alt", "caption", "missing"), [("", "c", "alt"), ("a", "  ", "caption")])
+def test_a_figure_without_words_is_refused(alt: str, caption: str, missing: str) -> None:
+    fig, _ = canvas()
+    with pytest.raises(ValueError, match=f"non-empty {missing}"):
+        figure_html(fig, alt=alt, caption=caption)
+
+
+def test_showing_closes_the_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    fig, _ = canvas()
+    figure(fig, alt="Axes", caption="Empty axes.")
+    assert not plt.fignum_exists(fig.number)
+
+
+def test_pictures_show_minus_one_as_black_and_one_as_white() -> None:
+    dark, light = -torch.ones(2, 3, 8, 16), 2 * torch.ones(2, 3, 8, 16)
+    fig = pictures({"dark": dark, "light": light, "grey": torch.zeros(2, 1, 8, 16)})
+    assert len(fig.axes) == 6
+    shown = [ax.images[0].get_array() for ax in fig.axes[:3]]
+    assert shown[0].shape == (8, 16, 3)
+    assert [float(image.min()) for image in shown] == [0.0, 1.0, 0.5]
+    assert [ax.get_title() for ax in fig.axes[:3]] == ["dark", "light", "grey"]
+
+
+def test_pictures_refuse_columns_of_different_length() -> None:
+    with pytest.raises(ValueError, match="same number of pictures"):
+        pictures({"a": torch.zeros(1, 3, 4, 4), "b": torch.zeros(2, 3, 4, 4)})
+
+
+def test_importing_the_package_loads_no_matplotlib() -> None:
+    import subprocess
+    import sys
+
+    code = "import ibmd_lite.display, sys; assert not {'matplotlib', 'IPython'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def lightness(colour: str) -> float:
+    """Relative luminance (WCAG) of a colour written as #rrggbb."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("pair", [("source", "target"), ("teacher", "student"), ("student", "fake")])
+def test_pairs_that_are_compared_differ_in_lightness(pair: tuple[str, str]) -> None:
+    first, second = (lightness(COLOURS[name]) for name in pair)
+    assert max(first, second) / min(first, second) > 1.8
