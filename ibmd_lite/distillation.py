@@ -37,6 +37,7 @@ __all__ = [
     "end_of_chain",
     "ibmd_loss",
     "random_step",
+    "through_chain",
 ]
 
 Batch = Float[Tensor, "batch *dims"]
@@ -158,15 +159,18 @@ class Student(nn.Module):
     def nfe(self) -> int:
         return len(self.grid) - 1
 
+    @torch.no_grad()
     def forward(self, source: Source | Tensor, *, generator: torch.Generator | None = None) -> Batch:
-        """x0 for every source; noise from ``generator`` or torch's own."""
+        """x0 for every source, without gradient (``walk`` has one); noise from ``generator`` or torch's own."""
         return self.walk(Source.of(source), self.nfe, generator)
 
-    def walk(self, source: Source, calls: int, generator: torch.Generator | None = None) -> Batch:
-        """x0 after ``calls`` network calls on the way down; gradients flow through the last call alone."""
+    def walk(
+        self, source: Source, calls: int, generator: torch.Generator | None = None, *, through: bool = False
+    ) -> Batch:
+        """x0 after ``calls`` network calls on the way down; gradients flow through the last call, or ``through`` all."""
         xT, bridge = source.xT, self.model.bridge
         xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, _normal(xT, xT.shape, generator))
-        with torch.no_grad():
+        with torch.set_grad_enabled(through and torch.is_grad_enabled()):
             for t, s in pairwise(self.grid[:calls]):
                 from_xt, from_x0, std = (weight.item() for weight in bridge.posterior(t, s))
                 x0 = self.step(xt, t, source, generator)
@@ -176,7 +180,7 @@ class Student(nn.Module):
     def step(self, xt: Batch, t: Tensor, source: Source, generator: torch.Generator | None = None) -> Batch:
         """G(xt, z, t[, xT]) with fresh z, the known pixels kept."""
         z = _normal(xt, (len(xt), self.noise_channels, *xt.shape[2:]), generator) if self.noise_channels else None
-        time = torch.full((len(xt),), t.item(), device=xt.device, dtype=xt.dtype)
+        time = torch.full((len(xt),), t.item(), device=xt.device, dtype=torch.promote_types(xt.dtype, torch.float32))
         return source.compose(self.model(xt, time, z=z, **self.model.given(source)))
 
 
@@ -190,6 +194,11 @@ Rollout = Callable[[Student, Source, torch.Generator], Batch]
 def end_of_chain(student: Student, source: Source, generator: torch.Generator) -> Batch:
     """Train on the student's final x0 (the paper's regime for I2SB)."""
     return student.walk(source, student.nfe, generator)
+
+
+def through_chain(student: Student, source: Source, generator: torch.Generator) -> Batch:
+    """As ``end_of_chain``, with the gradient through every call: as many times the memory as there are steps."""
+    return student.walk(source, student.nfe, generator, through=True)
 
 
 def random_step(student: Student, source: Source, generator: torch.Generator) -> Batch:
@@ -292,7 +301,12 @@ class Distillation:
 
     @property
     def fake(self) -> BridgeModel:
+        """The fake as it is trained, not averaged."""
         return self.fake_learner.module
+
+    @property
+    def device(self) -> torch.device:
+        return self.student_learner.device
 
     def updates(self, sources: Iterable[Source | Tensor], total: int) -> Iterator[DistillationRecord]:
         """Distil until ``total`` generator updates are made in all; ``sources`` yields batches of xT."""

@@ -109,7 +109,7 @@ class Source:
     several tasks the whole batch belongs to.  A bare tensor is ``Source(xT)``.
     """
 
-    xT: Float[Tensor, batch * dims]
+    xT: Float[Tensor, "batch *dims"]
     mask: Float[Tensor, "batch 1 *dims"] | None = None
     label: Tensor | None = None
     task: int | None = None
@@ -152,7 +152,7 @@ class Source:
             found["task"] = torch.full((len(self.xT),), self.task, device=self.xT.device)
         return found
 
-    def compose(self, x0: Float[Tensor, batch * dims]) -> Float[Tensor, batch * dims]:
+    def compose(self, x0: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch *dims"]:
         """Keep what is known: m x0 + (1 - m) xT; x0 itself where there is no mask."""
         return x0 if self.mask is None else self.mask * x0 + (1 - self.mask) * self.xT
 
@@ -177,7 +177,7 @@ class BridgeModel(nn.Module):
         prediction = X0() if prediction is None else prediction
         if not isinstance(bridge, Bridge):
             raise TypeError(f"bridge must be a Bridge such as Brownian(eps=1.0), got {bridge!r}")
-        if not hasattr(prediction, "scalings"):
+        if isinstance(prediction, type) or not hasattr(prediction, "scalings"):
             raise TypeError(f"unknown prediction type {prediction!r}: use X0(), I2SBNoise(), BBDM() or DDBM()")
         probe = bridge.grid(1)[:1]
         prediction.scalings(bridge, probe)  # a prediction that this bridge cannot serve fails here
@@ -226,6 +226,7 @@ class BridgeModel(nn.Module):
     def _check(self, xt: Tensor, t: Tensor, xT: Tensor | None) -> None:
         if t.shape != xt.shape[:1]:
             raise ValueError(f"t must have shape {tuple(xt.shape[:1])}, one time per sample, got {tuple(t.shape)}")
+        self.bridge.check_times(t)
         if xT is not None and not self.conditional:
             raise ValueError(
                 "xT was given to an unconditional model: call model(xt, t), or build it with conditional=True"

@@ -140,13 +140,17 @@ def sample(
 
     def draw() -> Tensor:
         if draws is not None:
-            return next(draws)
+            given = next(draws, None)
+            if given is None or given.shape != xT.shape:
+                got = "no more draws" if given is None else f"one of shape {tuple(given.shape)}"
+                raise ValueError(f"noise must give a draw of shape {tuple(xT.shape)} at every noisy step, got {got}")
+            return given
         return torch.randn(xT.shape, generator=generator, device=xT.device, dtype=xT.dtype)
 
     def predict(xt: Tensor, t: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        time = torch.full((len(xt),), t.item(), device=xt.device, dtype=xt.dtype)
+        time = torch.full((len(xt),), t.item(), device=xt.device, dtype=torch.promote_types(xt.dtype, torch.float32))
         return model(xt, time, **model.given(source))
 
     xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, draw())
