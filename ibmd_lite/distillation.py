@@ -167,7 +167,7 @@ class Student(nn.Module):
     def walk(
         self, source: Source, calls: int, generator: torch.Generator | None = None, *, through: bool = False
     ) -> Batch:
-        """x0 after ``calls`` network calls on the way down; gradients flow through the last call, or ``through`` all."""
+        """x0 after ``calls`` network calls on the way down; the gradient is of the last call, or ``through`` all."""
         xT, bridge = source.xT, self.model.bridge
         xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, _normal(xT, xT.shape, generator))
         with torch.set_grad_enabled(through and torch.is_grad_enabled()):

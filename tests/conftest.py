@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
 import torch
 
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+torch.set_num_threads(1)  # small tensors: a second thread mostly waits, and much longer on a busy machine
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -39,7 +39,8 @@ class Settings:
 
     average: decay of the running average of the weights (None: no average).  precision: "auto" is
     bfloat16 on a GPU that has it, float16 with loss scaling on one that has not, float32 elsewhere.
-    clip: largest norm of the gradient (None: not clipped).
+    clip: largest norm of the gradient (None: not clipped).  decay: the update by which the learning rate has
+    fallen to zero along a cosine (None: constant); in distillation both networks count generator updates.
     """
 
     learning_rate: float = 2e-4
@@ -49,16 +50,25 @@ class Settings:
     precision: Precision = "auto"
     compile: bool = False
     seed: int = 0
+    decay: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must lie in (0, 1), got {self.learning_rate}")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive or None, got {self.clip}")
+        if self.decay is not None and self.decay < 1:
+            raise ValueError(f"decay must be at least 1 update or None, got {self.decay}")
         if self.average is not None and not 0 <= self.average < 1:
             raise ValueError(f"average must lie in [0, 1) or be None, got {self.average}")
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):
             raise ValueError(f"precision must be auto, float32, bfloat16 or float16, got {self.precision!r}")
+
+    def rate(self, update: int) -> float:
+        """The learning rate of update 1, 2, ..."""
+        if self.decay is None:
+            return self.learning_rate
+        return self.learning_rate * (1 + math.cos(math.pi * min((update - 1) / self.decay, 1))) / 2
 
 
 @contextlib.contextmanager
@@ -126,6 +136,8 @@ class Learner(Generic[Module]):
         Raises ``Diverged`` before the weights change if the loss or its gradient is not finite.
         """
         value = loss.item()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.rate(update)
         self.optimiser.zero_grad(set_to_none=True)
         if math.isfinite(value):
             self.scaler.scale(loss).backward()

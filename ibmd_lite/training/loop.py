@@ -50,6 +50,8 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
             "a resumable stream has state_dict and load_state_dict: use training.Draws or training.Shuffled"
         )
     path = Path(path)
+    for unfinished in path.parent.glob(f".{path.name}.*.part"):  # left by a run that was killed while saving
+        unfinished.unlink(missing_ok=True)
     if path.exists():
         state = load_checkpoint(path)
         try:
