@@ -58,8 +58,8 @@ class StepWeights(NamedTuple):
 
 
 def like(t: Float[Tensor, " batch"], x: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch *ones"]:
-    """View one number per sample so that it multiplies a batch: (B,) -> (B, 1, ..., 1)."""
-    return t.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    """View one number per sample so that it multiplies a batch, with its dtype and device: (B,) -> (B, 1, ..., 1)."""
+    return t.to(x.dtype).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
 
 
 class Bridge(abc.ABC):
@@ -232,7 +232,7 @@ class LinearBridge(Bridge):
         return like(f, xt) * xt - like(g2, xt) * (score / 2 - h)
 
     def kl_weight(self, t: Times) -> Times:
-        """lambda = g^2 alpha^2 / (2 sigma^4): with it the loss is the KL between the two processes (eq:ibmd)."""
+        """lambda = g^2 alpha^2 / (2 sigma^4): with it the gap is KL / (T d), of the two processes in d dimensions."""
         alpha, sigma = self.prior(t)
         return self.rates(t)[1] * alpha.square() / (2 * sigma.square().square())
 
@@ -432,6 +432,8 @@ class ResShift(TableBridge):
         super().__post_init__()
         if self.steps < 2:
             raise ValueError(f"ResShift needs at least 2 steps, got {self.steps}")
+        if not self.low < self.high < 1:
+            raise ValueError(f"sqrt(eta) must rise from {self.low:g} to high < 1, got high = {self.high}")
 
     @property
     def T(self) -> float:
@@ -441,11 +443,14 @@ class ResShift(TableBridge):
     def end_std(self) -> float:
         return self.kappa * self.high
 
+    @property
+    def low(self) -> float:
+        return min(self.min_noise_level / self.kappa, self.min_noise_level)
+
     @functools.cached_property
     def eta(self) -> Float[Tensor, " allowed"]:
-        low = min(self.min_noise_level / self.kappa, self.min_noise_level)
         u = torch.linspace(0, 1, self.steps, dtype=torch.float64) ** self.power
-        return torch.cat([torch.zeros(1, dtype=torch.float64), (low * (self.high / low) ** u).square()])
+        return torch.cat([torch.zeros(1, dtype=torch.float64), (self.low * (self.high / self.low) ** u).square()])
 
     @property
     def variance(self) -> Float[Tensor, " allowed"]:

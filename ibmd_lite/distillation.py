@@ -9,10 +9,11 @@ Imports torch, jaxtyping and the other four method files, and ``training``.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ def ibmd_loss(
     their parameters get none.  Per sample this is twice SiD's loss at alpha = 1/2 (2404.04057).
     """
     source = source if isinstance(source, Source) else Source(source)
-    xt = teacher.bridge.sample(x0, source.xT, t, noise)  # not detached: see the chapter on the gradient
+    xt = teacher.bridge.sample(x0, source.xT, t, noise)  # not detached: the gradient goes through xt too
     with frozen(teacher, fake):
         target = teacher(xt, t, **teacher.given(replace(source, task=None)))  # a teacher has one task only
         fake_x0 = fake(xt, t, **fake.given(source))
@@ -119,35 +120,49 @@ class Student(nn.Module):
         """
         if steps < 1:
             raise ValueError(f"a student needs at least one step, got {steps}")
+        width = find_input(teacher.network, input_layer).weight.shape[1]
         if channels is None:
-            width = find_input(teacher.network, input_layer).weight.shape[1]
             channels = width // 2 if teacher.conditional else width
         noise_channels = channels if noise_channels is None else noise_channels
+        if width not in (channels, 2 * channels):
+            raise ValueError(f"the input layer takes {width} channels, which is not 1 or 2 times channels = {channels}")
         network = add_noise_input(teacher.network, channels, noise_channels, input_layer).requires_grad_(True)
         model = BridgeModel(network, teacher.bridge, conditional=teacher.conditional, prediction=teacher.prediction)
         return cls(model, channels, noise_channels, teacher.bridge.grid(steps)).eval()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the weights as safetensors, with the bridge, prediction type and grid they belong to."""
-        model = self.model
-        parts = {"bridge": model.bridge, "prediction": model.prediction}
-        about: dict[str, object] = {name: {"name": type(x).__name__, **asdict(x)} for name, x in parts.items()}  # type: ignore[call-overload]
-        about |= {"conditional": model.conditional, "noise_channels": self.noise_channels}
-        save_weights(path, self, about | {"channels": self.channels, "grid": self.grid.tolist()})
+        own = {"channels": self.channels, "noise_channels": self.noise_channels, "grid": self.grid.tolist()}
+        save_weights(path, self, self.model.about | own)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, network: nn.Module, *, input_layer: str = "input_layer") -> Student:
-        """The student of a file that ``save`` wrote.  network: one as the teacher's, its weights do not matter."""
+    def load(
+        cls,
+        path: str | os.PathLike,
+        network: nn.Module,
+        *,
+        input_layer: str = "input_layer",
+        bridge: bridges.Bridge | None = None,
+        prediction: predictions.Prediction | None = None,
+    ) -> Student:
+        """The student of a file that ``save`` wrote.  network: one as the teacher's, its weights do not matter.
+
+        bridge, prediction: only needed where they are not of this package; the file names them, no more.
+        """
         about, _ = read_weights(path)
         known = {name: getattr(module, name) for module in (bridges, predictions) for name in module.__all__}
         try:
-            bridge, prediction = (known[about[part].pop("name")](**about[part]) for part in ("bridge", "prediction"))
+            bridge = bridge or known[about["bridge"].pop("name")](**about["bridge"])
+            prediction = prediction or known[about["prediction"].pop("name")](**about["prediction"])
             channels, noise_channels = about["channels"], about["noise_channels"]
             wide = add_noise_input(network, channels, noise_channels, input_layer)
             model = BridgeModel(wide, bridge, conditional=about["conditional"], prediction=prediction)
             student = cls(model, channels, noise_channels, torch.tensor(about["grid"], dtype=torch.float64))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} holds no student: {error}; write one with student.save(path)") from error
+            raise ValueError(
+                f"{path} holds no student that this package knows: {error}; write it with student.save(path), and give "
+                "load() a bridge or prediction of your own"
+            ) from error
         load_weights(path, student)
         return student.eval()
 
@@ -169,6 +184,8 @@ class Student(nn.Module):
     ) -> Batch:
         """x0 after ``calls`` network calls on the way down; the gradient is of the last call, or ``through`` all."""
         xT, bridge = source.xT, self.model.bridge
+        if xT.shape[1] != self.channels:
+            raise ValueError(f"the student takes xT of {self.channels} channels, got shape {tuple(xT.shape)}")
         xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, _normal(xT, xT.shape, generator))
         with torch.set_grad_enabled(through and torch.is_grad_enabled()):
             for t, s in pairwise(self.grid[:calls]):
@@ -223,8 +240,10 @@ class DistillationSettings:
     rollout: Rollout = end_of_chain
 
     def __post_init__(self) -> None:
-        if self.fake_updates < 1:
-            raise ValueError(f"the fake needs at least one update per generator update, got {self.fake_updates}")
+        if not isinstance(self.fake_updates, int) or self.fake_updates < 1:
+            raise ValueError(f"fake_updates must be a whole number of at least 1, got {self.fake_updates}")
+        if self.weight is not None and not callable(self.weight):
+            raise TypeError(f"weight must be a function of t such as teacher.output_weight, got {self.weight!r}")
 
 
 @dataclass(frozen=True)
@@ -261,6 +280,8 @@ class Distillation:
         device: torch.device | str | None = None,
     ) -> None:
         self.settings = settings or DistillationSettings()
+        if not isinstance(self.settings, DistillationSettings):
+            raise TypeError(f"settings must be DistillationSettings, got {type(self.settings).__name__}")
         given: Mapping[int | None, BridgeModel] = teacher if isinstance(teacher, Mapping) else {None: teacher}
         self.teachers = dict(given)
         if not isinstance(student, Student):
@@ -284,6 +305,22 @@ class Distillation:
             if len(self.teachers) > 1:
                 raise ValueError("several teachers need a fake whose network takes `task`: pass fake=BridgeModel(...)")
             fake = copy.deepcopy(next(iter(self.teachers.values())))
+        if not isinstance(fake, BridgeModel):
+            raise TypeError(
+                f"fake must be a BridgeModel, got {type(fake).__name__}; wrap it: BridgeModel(network, bridge)"
+            )
+        for model in self.teachers.values():
+            if fake.conditional != model.conditional:
+                raise ValueError(
+                    "fake and teacher must both be conditional or both not: the fake sees what the teacher sees"
+                )
+        alone = self.teachers.get(None)
+        if alone is not None:
+            for name, model in {"the fake": fake, "the student": student.model}.items():
+                if model.about != alone.about:
+                    raise ValueError(
+                        f"{name} is {model.about}, the teacher {alone.about}: give them one bridge and prediction"
+                    )
         networks = [student.model.network, fake.network, *{model.network for model in self.teachers.values()}]
         if len(set(networks)) < len(networks):
             raise ValueError("teacher, fake and student must not share a network: copy.deepcopy it")
@@ -358,14 +395,23 @@ class Distillation:
             )
         return source
 
+    @property
+    def _about(self) -> str:
+        return json.dumps([self.student.grid.tolist(), *(model.about for model in self.teachers.values())])
+
     def state_dict(self) -> dict:
         return {
             "update": self.update,
+            "about": self._about,
             "student": self.student_learner.state_dict(),
             "fake": self.fake_learner.state_dict(),
         }
 
     def load_state_dict(self, state: dict) -> None:
+        if state["about"] != self._about:
+            raise ValueError(
+                f"the checkpoint is of another run: {state['about']}, here {self._about}; give another path"
+            )
         self.student_learner.load_state_dict(state["student"])
         self.fake_learner.load_state_dict(state["fake"])
         self.update = state["update"]

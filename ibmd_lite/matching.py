@@ -7,6 +7,7 @@ Imports torch, jaxtyping, ``bridges``, ``model`` and ``training``.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -124,8 +125,12 @@ class TeacherTraining:
         return x0.to(self.learner.device), source.to(self.learner.device)
 
     def state_dict(self) -> dict:
-        return {"update": self.update, "learner": self.learner.state_dict()}
+        return {"update": self.update, "about": json.dumps(self.model.about), "learner": self.learner.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
+        if state["about"] != json.dumps(self.model.about):
+            raise ValueError(
+                f"the checkpoint is of another model: {state['about']}, here {self.model.about}; give another path"
+            )
         self.learner.load_state_dict(state["learner"])
         self.update = state["update"]

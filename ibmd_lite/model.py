@@ -10,7 +10,7 @@ Imports torch, jaxtyping and ``bridges``.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -124,6 +124,8 @@ class Source:
             raise ValueError(
                 f"xT must be a floating-point batch (B, *dims), got {source.xT.dtype} of shape {tuple(source.xT.shape)}"
             )
+        if len(source.xT) == 0:
+            raise ValueError("xT is an empty batch; give at least one image")
         if not bool(source.xT.isfinite().all()):
             raise ValueError("xT holds NaN or infinite values; clean the batch before it reaches the network")
         if source.mask is not None and source.mask.shape != (len(source.xT), 1, *source.xT.shape[2:]):
@@ -222,6 +224,16 @@ class BridgeModel(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the network alone: models that share it are then compiled too, and checks stay outside."""
         self.network.compile(*args, **kwargs)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the weights alone do not say, as plain data: bridge, prediction type, conditional."""
+        parts: dict[str, Any] = {"bridge": self.bridge, "prediction": self.prediction}
+        said = {
+            name: {"name": type(x).__name__} | (asdict(x) if is_dataclass(x) and not isinstance(x, type) else {})
+            for name, x in parts.items()
+        }
+        return said | {"conditional": self.conditional}
 
     def _check(self, xt: Tensor, t: Tensor, xT: Tensor | None) -> None:
         if t.shape != xt.shape[:1]:

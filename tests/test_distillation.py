@@ -523,7 +523,7 @@ def test_students_refuse() -> None:
         Student.of(teacher)(torch.full((2, 2), math.nan))
     with pytest.raises(TypeError, match="tensor xT or a Source, got list"):
         Student.of(teacher)([[0.0, 1.0]])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least one update per generator update, got 0"):
+    with pytest.raises(ValueError, match="whole number of at least 1, got 0"):
         DistillationSettings(fake_updates=0)
 
 

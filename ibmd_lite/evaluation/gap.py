@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +35,7 @@ class RefittedGap:
 def refitted_gap(
     teacher: BridgeModel,
     student: Student,
-    sources: Iterator[Tensor | Source],
+    sources: Iterable[Tensor | Source],
     held_out: Sequence[Tensor | Source],
     *,
     settings: Settings | None = None,
@@ -61,6 +61,7 @@ def refitted_gap(
         next(teacher.parameters()).device,
     )
     draws = [_draw(teacher, student, Source.of(batch), seed + k) for k, batch in enumerate(held_out)]
+    sources = iter(sources)
     best, best_state, looks, update = math.inf, {}, 0, 0
     while update < longest and looks < patience:
         for _ in range(every):

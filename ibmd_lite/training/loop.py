@@ -54,6 +54,8 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
         unfinished.unlink(missing_ok=True)
     if path.exists():
         state = load_checkpoint(path)
+        if not isinstance(state, dict):
+            raise ValueError(f"{path} holds no checkpoint of a run; delete it to start anew, or name another file")
         try:
             run.load_state_dict(state["run"])
             stream.load_state_dict(state["stream"])

@@ -20,10 +20,6 @@ pytestmark = [pytest.mark.notebook, pytest.mark.filterwarnings("default")]
 
 BOOK = notebooks(ROOT)
 
-# Chapters that are fast enough to be compared at full size; the others run at quick size, where the
-# outputs that are compared (cells not tagged `nbval-ignore-output`) are the same.
-FULL = {"ibmd-in-forty-lines"}
-
 # A picture's bytes depend on the fonts and the processor; its description and caption do not.
 SANITIZE = """[pictures]
 regex: data:image/png;base64,[A-Za-z0-9+/=]+
@@ -57,9 +53,8 @@ def test_a_notebook_runs_at_quick_size(path: Path) -> None:
 
 @pytest.mark.parametrize("path", BOOK, ids=lambda path: path.stem)
 def test_stored_outputs_come_out_again(path: Path, tmp_path: Path) -> None:
-    notebook = load_notebook_node(str(path))
-    if path.stem not in FULL:
-        notebook = parameterize_notebook(notebook, quick_parameters(path))
+    # At quick size: the outputs that are compared (cells not tagged `nbval-ignore-output`) are the same.
+    notebook = parameterize_notebook(load_notebook_node(str(path)), quick_parameters(path))
     # Beside the original, so that relative paths in it lead where they should.
     copy = path.with_name(f".{path.stem}-compared.ipynb")
     (tmp_path / "sanitize.cfg").write_text(SANITIZE, "utf8")
