@@ -22,22 +22,27 @@ from ibmd_lite.bridges import Brownian
 from ibmd_lite.distillation import Distillation, DistillationSettings, Student
 from ibmd_lite.model import BridgeModel, I2SBNoise
 from ibmd_lite.networks import UNet
-from ibmd_lite.training import Draws, Settings, frozen
+from ibmd_lite.training import Settings, Shuffled, frozen
 
 SIZE, CHANNELS = 32, 3
 
 
-def make_run(width: int, batch: int) -> tuple[Distillation, Draws]:
+NETWORKS = {
+    "compact U-Net": lambda: UNet(),
+    "the Quickstart's, half resolution": lambda: UNet(width=48, multipliers=(1, 2), patch=2),
+}
+
+
+def make_run(network: Callable[[], UNet], batch: int) -> tuple[Distillation, Shuffled]:
     torch.manual_seed(0)
-    teacher = BridgeModel(UNet(width=width, multipliers=(1, 2), patch=2), Brownian(0.02), prediction=I2SBNoise())
+    teacher = BridgeModel(network(), Brownian(0.02), prediction=I2SBNoise())
     settings = DistillationSettings(
         generator=Settings(1e-5, betas=(0.0, 0.999), average=0.99, precision="float32"),
         fake=Settings(1e-5, betas=(0.0, 0.999), average=None, precision="float32"),
         weight=teacher.output_weight,
     )
     run = Distillation(teacher, Student.of(teacher), settings=settings, device="cpu")
-    shape = (CHANNELS, SIZE, SIZE)
-    return run, Draws(lambda n, generator: torch.randn(n, *shape, generator=generator), batch)
+    return run, Shuffled(torch.randn(8 * batch, CHANNELS, SIZE, SIZE), batch=batch)
 
 
 def make_floor(run: Distillation, batch: int) -> Callable[[], None]:
@@ -76,20 +81,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--width", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    rows = [row for name in NETWORKS for row in measure(name, arguments.batch, arguments.repeats)]
+    keep("step_cost", rows, size=SIZE, precision="float32", compiled=False, **vars(arguments))
+
+
+def measure(network: str, batch: int, repeats: int) -> list[dict[str, object]]:
     candidates: dict[str, Callable[[], object]] = {}
-    run, draws = make_run(arguments.width, arguments.batch)
-    candidates["floor: network passes"] = make_floor(run, arguments.batch)
+    run, draws = make_run(NETWORKS[network], batch)
+    candidates["floor: network passes"] = make_floor(run, batch)
     updates = run.updates(draws, 10**9)
     candidates["ibmd_lite"] = lambda: next(updates)
-    naive, more_draws = make_run(arguments.width, arguments.batch)
+    naive, more_draws = make_run(NETWORKS[network], batch)
     naive_updates = naive.updates(more_draws, 10**9)
     candidates["nothing frozen"] = nothing_frozen(naive, lambda: next(naive_updates))
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(arguments.repeats + 2):
+    for turn in range(repeats + 2):
         for name, call in candidates.items():
             began = time.perf_counter()
             call()
@@ -102,13 +111,14 @@ def main() -> None:
         low, median, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         rows.append(
             {
+                "network": network,
                 "iteration": name,
                 "median ms": 1000 * statistics.median(spent),
                 "of the floor": median,
                 "quartiles": f"{low:.3f} to {high:.3f}",
             }
         )
-    keep("step_cost", rows, size=SIZE, precision="float32", compiled=False, **vars(arguments))
+    return rows
 
 
 if __name__ == "__main__":
