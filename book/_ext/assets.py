@@ -86,18 +86,29 @@ def npm_command() -> list[str]:
 def fetch(package: Package, into: Path) -> None:
     """Fetch one package, check it, and keep the files its patterns name below `into`."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [*npm_command(), "pack", "--silent", f"{package.name}@{package.version}"]
+        command = [
+            *npm_command(),
+            "pack",
+            "--silent",
+            f"{package.name}@{package.version}",
+        ]
         environment = {
             **os.environ,
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PATH": os.pathsep.join(
+                [str(Path(sys.executable).parent), os.environ["PATH"]]
+            ),
         }
-        done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=scratch, env=environment, capture_output=True, text=True
+        )
         archives = list(Path(scratch).glob("*.tgz"))
         if done.returncode or len(archives) != 1:
             raise SystemExit(
                 f"assets.py: `{' '.join(command)}` failed; the first set-up needs a network.\n{done.stderr.strip()}"
             )
-        found = base64.b64encode(hashlib.sha512(archives[0].read_bytes()).digest()).decode()
+        found = base64.b64encode(
+            hashlib.sha512(archives[0].read_bytes()).digest()
+        ).decode()
         if found != package.sha512:
             raise SystemExit(
                 f"assets.py: {package.name}@{package.version} has SHA-512 {found}, "
@@ -110,7 +121,9 @@ def fetch(package: Package, into: Path) -> None:
                 if not member.isfile() or not path.is_relative_to(package.root):
                     continue
                 inner = path.relative_to(package.root)
-                if not any(_matches(inner, pattern) for pattern in package.patterns):
+                if not any(
+                    _matches(inner, pattern) for pattern in package.patterns
+                ):
                     continue
                 target = into / package.folder / inner
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +136,9 @@ def fetch(package: Package, into: Path) -> None:
 
 def _matches(path: PurePosixPath, pattern: str) -> bool:
     """Like a shell: `*` stays within one folder."""
-    return len(path.parts) == len(PurePosixPath(pattern).parts) and fnmatch(str(path), pattern)
+    return len(path.parts) == len(PurePosixPath(pattern).parts) and fnmatch(
+        str(path), pattern
+    )
 
 
 def main() -> None:

@@ -40,11 +40,15 @@ def faults(path: Path, quick: Path) -> list[str]:
     ]
 
 
-def _tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+def _tagged(
+    notebook: nbformat.NotebookNode, tag: str
+) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
 
 
-def _code(notebook: nbformat.NotebookNode) -> Iterator[tuple[int, nbformat.NotebookNode]]:
+def _code(
+    notebook: nbformat.NotebookNode,
+) -> Iterator[tuple[int, nbformat.NotebookNode]]:
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "code" and cell.source.strip():
             yield number, cell
@@ -103,9 +107,15 @@ def _picture_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
             if BARE_MARKDOWN_IMAGE.search(cell.source):
                 yield f"cell {number} has a picture without alternative text"
         else:
-            outputs = [output for output in cell.get("outputs", []) if "data" in output]
+            outputs = [
+                output for output in cell.get("outputs", []) if "data" in output
+            ]
             written = [output.data.get("text/html", "") for output in outputs]
-            if any(kind.startswith("image/") for output in outputs for kind in output.data):
+            if any(
+                kind.startswith("image/")
+                for output in outputs
+                for kind in output.data
+            ):
                 yield f"cell {number} shows a bare figure; show it with display.figure(fig, alt=..., caption=...)"
         for text in written:
             if any(not ALT.search(DATA.sub("", tag)) for tag in IMG.findall(text)):
