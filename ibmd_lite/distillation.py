@@ -118,14 +118,20 @@ class Student(nn.Module):
         steps: network calls per image.  noise_channels: channels of z, by default as many as the image has;
         0 makes a deterministic student.  channels: of the image, read off the input layer by default.
         """
-        if steps < 1:
-            raise ValueError(f"a student needs at least one step, got {steps}")
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"a student needs a whole number of steps, at least one step, got {steps}")
+        if noise_channels is not None and noise_channels < 0:
+            raise ValueError(f"noise_channels must be 0 or more, got {noise_channels}")
         width = find_input(teacher.network, input_layer).weight.shape[1]
         if channels is None:
             channels = width // 2 if teacher.conditional else width
         noise_channels = channels if noise_channels is None else noise_channels
-        if width not in (channels, 2 * channels):
-            raise ValueError(f"the input layer takes {width} channels, which is not 1 or 2 times channels = {channels}")
+        expected = 2 * channels if teacher.conditional else channels
+        if width != expected:
+            raise ValueError(
+                f"the input layer takes {width} channels, expected {expected} for images of {channels}: name another "
+                "input_layer, or channels"
+            )
         network = add_noise_input(teacher.network, channels, noise_channels, input_layer).requires_grad_(True)
         model = BridgeModel(network, teacher.bridge, conditional=teacher.conditional, prediction=teacher.prediction)
         return cls(model, channels, noise_channels, teacher.bridge.grid(steps)).eval()
@@ -186,6 +192,7 @@ class Student(nn.Module):
         xT, bridge = source.xT, self.model.bridge
         if xT.shape[1] != self.channels:
             raise ValueError(f"the student takes xT of {self.channels} channels, got shape {tuple(xT.shape)}")
+        self.model.check_dtype(xT)
         xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, _normal(xT, xT.shape, generator))
         with torch.set_grad_enabled(through and torch.is_grad_enabled()):
             for t, s in pairwise(self.grid[:calls]):

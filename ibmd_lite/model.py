@@ -225,6 +225,14 @@ class BridgeModel(nn.Module):
         """Compile the network alone: models that share it are then compiled too, and checks stay outside."""
         self.network.compile(*args, **kwargs)
 
+    def check_dtype(self, x: Tensor) -> None:
+        """Refuse images of a dtype that neither the weights have nor autocast serves."""
+        own = next((p.dtype for p in self.network.parameters()), x.dtype)
+        if x.dtype != own and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(
+                f"the network's weights are {own}, the images {x.dtype}: use xT.to({own}) or model.to({x.dtype})"
+            )
+
     @property
     def about(self) -> dict[str, Any]:
         """What the weights alone do not say, as plain data: bridge, prediction type, conditional."""

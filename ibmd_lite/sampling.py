@@ -144,6 +144,7 @@ def sample(
             f"a grid holds at least two times that fall from T to 0, got {grid.tolist()}; use bridge.grid(steps)"
         )
     bridge.check_times(grid)
+    model.check_dtype(source.xT)
     if isinstance(step, Heun):
         bridge.velocity(xT := source.xT[:1], xT, xT, grid[:1] / 2)  # refuses families without an ODE
         if not model.conditional and bridge.prior(grid[:1]) is not None:

@@ -319,7 +319,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         )
     teacher = bridge_model()
     run = Distillation(teacher, Student.of(teacher), device="cpu")
-    with pytest.raises(ValueError, match="the checkpoint is of another run: .*give another path"):
+    with pytest.raises(ValueError, match=r"the checkpoint is of another run: .*give another path"):
         checkpointed(run, Draws(lambda n, random: torch.randn(n, 2), 8), 2, path, every=1)
     plain = TeacherTraining(bridge_model(), Settings(average=None), device="cpu")
     with pytest.raises(ValueError, match="disagree on averaging"):
