@@ -44,7 +44,7 @@ def setup_cell(url: str, branch: str) -> str:
     if is_reserved(url):
         return (
             start
-            + '    raise RuntimeError("Set repository.url in _config.yml and run `make links` to use Colab.")'
+            + '    raise RuntimeError("Set repository.url in _config.yml, then `make links`.")'
         )
     return (
         start
