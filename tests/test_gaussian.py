@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from couplings import line, plane
 from torch import nn
 
 from ibmd_lite.bridges import I2SB, VE, VP, Brownian, ContinuousI2SB, Flow, ResShift
@@ -38,23 +39,6 @@ class Perfect(nn.Module):
 
 def perfect_model(truth, bridge, conditional, shift=0.0):
     return BridgeModel(Perfect(truth, bridge, shift), bridge, conditional=conditional, prediction=PlainTime())
-
-
-def line() -> GaussianCoupling:
-    return GaussianCoupling(0.6, 0.3, 0.8, 0.0, 1.69)
-
-
-def plane() -> GaussianCoupling:
-    def rows(*values):
-        return torch.tensor(values, dtype=torch.float64)
-
-    return GaussianCoupling(
-        A=rows([0.6, -0.3], [0.2, 0.5]),
-        m=rows(0.3, -0.2),
-        tau=rows([0.8, 0.0], [0.3, 0.5]),
-        mu=rows(0.1, 0.4),
-        S=rows([1.2, 0.3], [0.3, 0.8]),
-    )
 
 
 def parameters(coupling, *names):

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from couplings import plane
 from torch import nn
 
 from ibmd_lite.bridges import DBIMI2SB, I2SB, VE, VP, Brownian, ContinuousI2SB, Flow, ResShift
@@ -40,19 +41,6 @@ class Perfect(nn.Module):
         from_xt, from_xT, offset = self.truth.denoiser(self.bridge, time[:1], conditional=xT is not None)
         self.answer = xt @ from_xt[0].T + offset[0] + (0 if xT is None else xT @ from_xT[0].T)
         return self.answer
-
-
-def plane() -> GaussianCoupling:
-    def rows(*values):
-        return torch.tensor(values, dtype=torch.float64)
-
-    return GaussianCoupling(
-        A=rows([0.6, -0.3], [0.2, 0.5]),
-        m=rows(0.3, -0.2),
-        tau=rows([0.8, 0.0], [0.3, 0.5]),
-        mu=rows(0.1, 0.4),
-        S=rows([1.2, 0.3], [0.3, 0.8]),
-    )
 
 
 def perfect(bridge, conditional=True, truth=None):
