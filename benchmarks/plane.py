@@ -10,58 +10,27 @@ import time
 import torch
 from report import keep
 
-from ibmd_lite.bridges import Brownian
 from ibmd_lite.data.plane import GaussianToEight, RotatedNoisy
-from ibmd_lite.distillation import Distillation, DistillationSettings, Student
+from ibmd_lite.distillation import Student
 from ibmd_lite.evaluation import wasserstein2_excess
-from ibmd_lite.matching import TeacherTraining
 from ibmd_lite.model import BridgeModel
-from ibmd_lite.networks import MLP
+from ibmd_lite.recipes import Coupling, distil, train_teacher
 from ibmd_lite.sampling import sample
-from ibmd_lite.training import Draws, Settings, progress
-
-Coupling = GaussianToEight | RotatedNoisy
 
 
-def train_teacher(coupling: Coupling, conditional: bool, updates: int, seed: int) -> BridgeModel:
-    torch.manual_seed(seed)
-    model = BridgeModel(MLP(width=128, depth=3, conditional=conditional), Brownian(1.0), conditional=conditional)
-    settings = Settings(2e-3, average=0.995, seed=seed, decay=updates)
-    run = TeacherTraining(model, settings, draw_times=early_times, device="cpu")
-    for _ in progress(run.updates(Draws(coupling.draw, 1024, seed), updates), updates, "teacher"):
-        pass
-    return run.teacher
-
-
-def early_times(n: int, generator: torch.Generator) -> torch.Tensor:
-    """More times near 0, where the modes part; the optimum is the same."""
-    return (1e-4 + (1 - 1e-4) * torch.rand(n, generator=generator)).square()
-
-
-def weight(t: torch.Tensor) -> torch.Tensor:
-    """The shape of the KL weight 1/(2 t^2), with an end: near t = 0 the modes are told apart."""
-    return 1 / (t.square() + 0.01)
-
-
-def distil(teacher: BridgeModel, coupling: Coupling, updates: int, seed: int) -> tuple[Student, float]:
-    torch.manual_seed(seed)
-    settings = DistillationSettings(
-        generator=Settings(2e-3, betas=(0.9, 0.999), average=0.99, seed=seed, decay=updates),
-        fake=Settings(2e-3, betas=(0.9, 0.999), average=None, seed=seed, decay=updates),
-        weight=weight,
-    )
-    run = Distillation(teacher, Student.of(teacher), settings=settings, device="cpu")
+def train_and_distil(
+    coupling: Coupling, conditional: bool, arguments: argparse.Namespace, seed: int
+) -> tuple[BridgeModel, Student, float]:
+    """A teacher, its student, and the seconds that distillation took."""
+    print(f"{type(coupling).__name__}, seed {seed}: teacher and student", flush=True)
+    teacher = train_teacher(coupling, conditional=conditional, updates=arguments.teacher_updates, seed=seed)
     began = time.perf_counter()
-    for _ in progress(
-        run.updates(Draws(coupling.sources, 512, seed), updates), updates, "student", show=("gap", "lag")
-    ):
-        pass
-    return run.student, time.perf_counter() - began
+    student = distil(teacher, coupling, updates=arguments.updates, seed=seed)
+    return teacher, student, time.perf_counter() - began
 
 
 def compare(coupling: Coupling, conditional: bool, arguments: argparse.Namespace, seed: int) -> list[dict[str, object]]:
-    teacher = train_teacher(coupling, conditional, arguments.teacher_updates, seed)
-    student, seconds = distil(teacher, coupling, arguments.updates, seed)
+    teacher, student, seconds = train_and_distil(coupling, conditional, arguments, seed)
     generator = torch.Generator().manual_seed(1000 + seed)
     grid = teacher.bridge.grid
     models = {

@@ -3,29 +3,25 @@
 Find G(xT, z) whose own bridge matching solution is the teacher (eq:ibmd).  The solution of bridge matching
 on G's output is learned beside it, the *fake*.  Nothing here can be given a clean image: a source is xT.
 
-Imports torch, jaxtyping and the other four method files, and ``training``.
+Imports torch, jaxtyping, ``bridges``, ``model``, ``matching``, ``student`` and ``training``.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ibmd_lite import bridges
-from ibmd_lite import model as predictions
 from ibmd_lite.matching import Weight, matching_loss, weighted_mean
-from ibmd_lite.model import BridgeModel, Source, add_noise_input, find_input
-from ibmd_lite.training.files import load_weights, read_weights, save_weights
+from ibmd_lite.model import BridgeModel, Source
+from ibmd_lite.student import Student
 from ibmd_lite.training.learner import Learner, Settings, frozen
 from ibmd_lite.training.streams import take
 
@@ -78,138 +74,6 @@ def ibmd_loss(
         gap = weighted_mean((target - fake_x0).square(), t, weight, source)
         distance = weighted_mean((target - x0).abs(), t, None, source)
     return Losses(loss, gap, distance)
-
-
-class Student(nn.Module):
-    """A generator G(xt, z, t[, xT]) walked down a short grid: ``student(source) -> x0``, one call per step.
-
-    Between two steps the Markov posterior is drawn (eq:few-step); after the last there is no noise.
-    Make one with ``Student.of(teacher)``: the teacher's weights, and noise inputs that start at zero.
-    """
-
-    def __init__(self, model: BridgeModel, channels: int, noise_channels: int, grid: Float[Tensor, " times"]) -> None:
-        super().__init__()
-        grid = torch.as_tensor(grid, dtype=torch.float64, device="cpu")
-        if (
-            grid.ndim != 1
-            or len(grid) < 2
-            or grid[0] != model.bridge.T
-            or grid[-1] != 0
-            or not bool((grid.diff() < 0).all())
-        ):
-            raise ValueError(
-                f"a student's grid falls from T = {model.bridge.T:g} to 0, got {grid.tolist()}; use bridge.grid(steps)"
-            )
-        model.bridge.check_times(grid)
-        self.model, self.channels, self.noise_channels, self.grid = model, channels, noise_channels, grid
-
-    @classmethod
-    def of(
-        cls,
-        teacher: BridgeModel,
-        *,
-        steps: int = 1,
-        noise_channels: int | None = None,
-        channels: int | None = None,
-        input_layer: str = "input_layer",
-    ) -> Student:
-        """A student that starts as the teacher.
-
-        steps: network calls per image.  noise_channels: channels of z, by default as many as the image has;
-        0 makes a deterministic student.  channels: of the image, read off the input layer by default.
-        """
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"a student needs a whole number of steps, at least one step, got {steps}")
-        if noise_channels is not None and noise_channels < 0:
-            raise ValueError(f"noise_channels must be 0 or more, got {noise_channels}")
-        width = find_input(teacher.network, input_layer).weight.shape[1]
-        if channels is None:
-            channels = width // 2 if teacher.conditional else width
-        noise_channels = channels if noise_channels is None else noise_channels
-        expected = 2 * channels if teacher.conditional else channels
-        if width != expected:
-            raise ValueError(
-                f"the input layer takes {width} channels, expected {expected} for images of {channels}: name another "
-                "input_layer, or channels"
-            )
-        network = add_noise_input(teacher.network, channels, noise_channels, input_layer).requires_grad_(True)
-        model = BridgeModel(network, teacher.bridge, conditional=teacher.conditional, prediction=teacher.prediction)
-        return cls(model, channels, noise_channels, teacher.bridge.grid(steps)).eval()
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the weights as safetensors, with the bridge, prediction type and grid they belong to."""
-        own = {"channels": self.channels, "noise_channels": self.noise_channels, "grid": self.grid.tolist()}
-        save_weights(path, self, self.model.about | own)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike,
-        network: nn.Module,
-        *,
-        input_layer: str = "input_layer",
-        bridge: bridges.Bridge | None = None,
-        prediction: predictions.Prediction | None = None,
-    ) -> Student:
-        """The student of a file that ``save`` wrote.  network: one as the teacher's, its weights do not matter.
-
-        bridge, prediction: only needed where they are not of this package; the file names them, no more.
-        """
-        about, _ = read_weights(path)
-        known = {name: getattr(module, name) for module in (bridges, predictions) for name in module.__all__}
-        try:
-            bridge = bridge or known[about["bridge"].pop("name")](**about["bridge"])
-            prediction = prediction or known[about["prediction"].pop("name")](**about["prediction"])
-            channels, noise_channels = about["channels"], about["noise_channels"]
-            wide = add_noise_input(network, channels, noise_channels, input_layer)
-            model = BridgeModel(wide, bridge, conditional=about["conditional"], prediction=prediction)
-            student = cls(model, channels, noise_channels, torch.tensor(about["grid"], dtype=torch.float64))
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} holds no student that this package knows: {error}; write it with student.save(path), and give "
-                "load() a bridge or prediction of your own"
-            ) from error
-        load_weights(path, student)
-        return student.eval()
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As ``BridgeModel.compile``."""
-        self.model.compile(*args, **kwargs)
-
-    @property
-    def nfe(self) -> int:
-        return len(self.grid) - 1
-
-    @torch.no_grad()
-    def forward(self, source: Source | Tensor, *, generator: torch.Generator | None = None) -> Batch:
-        """x0 for every source, without gradient (``walk`` has one); noise from ``generator`` or torch's own."""
-        return self.walk(Source.of(source), self.nfe, generator)
-
-    def walk(
-        self, source: Source, calls: int, generator: torch.Generator | None = None, *, through: bool = False
-    ) -> Batch:
-        """x0 after ``calls`` network calls on the way down; the gradient is of the last call, or ``through`` all."""
-        xT, bridge = source.xT, self.model.bridge
-        if xT.shape[1] != self.channels:
-            raise ValueError(f"the student takes xT of {self.channels} channels, got shape {tuple(xT.shape)}")
-        self.model.check_dtype(xT)
-        xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, _normal(xT, xT.shape, generator))
-        with torch.set_grad_enabled(through and torch.is_grad_enabled()):
-            for t, s in pairwise(self.grid[:calls]):
-                from_xt, from_x0, std = (weight.item() for weight in bridge.posterior(t, s))
-                x0 = self.step(xt, t, source, generator)
-                xt = from_xt * xt + from_x0 * x0 + std * _normal(xt, xt.shape, generator)
-        return self.step(xt, self.grid[calls - 1], source, generator)
-
-    def step(self, xt: Batch, t: Tensor, source: Source, generator: torch.Generator | None = None) -> Batch:
-        """G(xt, z, t[, xT]) with fresh z, the known pixels kept."""
-        z = _normal(xt, (len(xt), self.noise_channels, *xt.shape[2:]), generator) if self.noise_channels else None
-        time = torch.full((len(xt),), t.item(), device=xt.device, dtype=torch.promote_types(xt.dtype, torch.float32))
-        return source.compose(self.model(xt, time, z=z, **self.model.given(source)))
-
-
-def _normal(x: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
 Rollout = Callable[[Student, Source, torch.Generator], Batch]

@@ -18,9 +18,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "WIDTH", "canvas", "figure", "figure_html", "pictures", "style"]
+__all__ = [
+    "COLOURS",
+    "WIDTH",
+    "canvas",
+    "caption_html",
+    "cloud",
+    "clouds",
+    "figure",
+    "figure_html",
+    "pictures",
+    "style",
+]
 
 # Data are blue, models are warm; neighbours differ in lightness, so that they can be told apart with
 # any kind of colour vision and in print.
@@ -78,6 +90,26 @@ def canvas(rows: int = 1, columns: int = 1, *, height: float = 3.0, **options: A
     return plt.subplots(rows, columns, figsize=(WIDTH, height), **options)
 
 
+def cloud(axis: Axes, points: Float[Tensor, "n 2"], role: str, *, limit: float = 3.2, size: float = 1.5) -> None:
+    """Points of the plane in the colour of their role, in a square window of [-limit, limit], without ticks."""
+    x, y = points[:1500].detach().T
+    axis.scatter(x, y, s=size, color=COLOURS[role], rasterized=True)
+    axis.set(aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
+
+
+def clouds(
+    shown: Mapping[str, tuple[Float[Tensor, "n 2"], str]], *, limit: float = 3.2, height: float = 1.9, rows: int = 1
+) -> Figure:
+    """Clouds of points side by side: each title with its points and their role (a key of ``COLOURS``)."""
+    fig, axes = canvas(rows, -(-len(shown) // rows), height=height, squeeze=False)
+    for axis, (title, (points, role)) in zip(axes.flat, shown.items(), strict=False):
+        cloud(axis, points, role, limit=limit)
+        axis.set_title(title)
+    for axis in list(axes.flat)[len(shown) :]:
+        axis.set_axis_off()
+    return fig
+
+
 def pictures(columns: Mapping[str, Float[Tensor, "batch channels height width"]], *, zoom: float = 1.0) -> Figure:
     """A grid of pictures: one column per entry with its name above, one row per picture.
 
@@ -124,13 +156,18 @@ def figure_html(fig: Figure, *, alt: str, caption: str) -> str:
     fig.savefig(png, format="png")
     data = base64.b64encode(png.getvalue()).decode()
     width = round(100 * fig.get_figwidth())
-    words = re.sub(r"\$([^$]+)\$", r"\\(\1\\)", html.escape(caption, quote=False))
     return (
         '<figure class="ibmd-figure">'
         f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" width="{width}" '
         'style="max-width: 100%; height: auto; background: white">'
-        f'<figcaption class="mathjax_process">{words}</figcaption></figure>'
+        f"{caption_html(caption)}</figure>"
     )
+
+
+def caption_html(caption: str) -> str:
+    """The HTML of a caption; ``$...$`` in it is typeset, the rest is plain text."""
+    words = re.sub(r"\$([^$]+)\$", r"\\(\1\\)", html.escape(caption, quote=False))
+    return f'<figcaption class="mathjax_process">{words}</figcaption>'
 
 
 def figure(fig: Figure, *, alt: str, caption: str) -> None:
