@@ -21,7 +21,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help book test env run pages quick outputs lint format links constraints clean
+.PHONY: help book test env run pages quick outputs sweep lint format links constraints clean
 
 help: ## this list
 	@echo "usage: make TARGET [VARIABLE=value]"
@@ -32,8 +32,9 @@ help: ## this list
 	@echo "  INDEX=           one more package index to take torch from, for instance the CPU-only one"
 	@echo "                   that pytorch.org names (a plain build for Linux brings CUDA, several GB)"
 	@echo "  SIZE=full        size of the Quickstart that 'make book' runs live: full or quick"
-	@echo "  JOBS=2           processes that 'make test' uses"
+	@echo "  JOBS=2           processes that 'make test', 'make quick' and 'make sweep' use"
 	@echo "  NOTEBOOK=        the notebook that 'make outputs' runs (default: every one)"
+	@echo "  NAME=            the sweep that 'make sweep' runs"
 
 book: run pages ## run the Quickstart live, then build the whole book
 	@echo
@@ -60,11 +61,14 @@ pages: env ## build the book from the stored outputs
 	@$(BIN)/jupyter-book build . --all -n -W --keep-going -q
 	@touch _build/complete
 
-quick: env ## run every notebook at quick size into _build/quick
-	@$(BIN)/python -m pytest -q -m notebook tests/book/test_runs.py
+quick: env ## run every notebook at quick size into _build/quick, changed or not
+	@OMP_NUM_THREADS=1 IBMD_EVERY_NOTEBOOK=1 $(BIN)/python -m pytest -n $(JOBS) -q -m notebook tests/book/test_runs.py
 
 outputs: env ## run NOTEBOOK (default: every one) at full size and store its outputs
 	@$(BIN)/python book/_ext/outputs.py $(NOTEBOOK)
+
+sweep: env ## run the sweep NAME (book/_sweeps/NAME.yaml) and store its table
+	@OMP_NUM_THREADS=1 $(BIN)/python -m ibmd_lite.experiments.sweep $(NAME) --jobs $(JOBS)
 
 lint: env ## formatting, lint, types, notebooks
 	@$(BIN)/ruff format --check .

@@ -1,7 +1,8 @@
 """What every notebook of the book must satisfy; `make lint` and the tests call `faults`.
 
 A notebook is published with the outputs that are stored in it, so the rules look at those: executed
-in order, no errors, no warnings, no paths of the machine, no picture without a description.
+in order, no errors, no warnings, no paths of the machine, no picture without a description, no long
+cell, no code without a sentence before it, and in the parts' chapters four exercises with solutions.
 Imports nbformat, papermill, yaml and its neighbour `links`.
 """
 
@@ -18,6 +19,9 @@ import yaml
 from links import ROOT, TAG, notebooks
 
 QUICK = Path("book/_parameters/quick")
+PARTS = {"bridges", "distillation"}
+LONGEST_CELL = 30
+EXERCISES = 4
 
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/<])/(?:home|Users|root|tmp|work|var|opt|usr|mnt|private|content|kaggle|workspace)/[\w.-]|\b[A-Z]:\\\w"
@@ -25,6 +29,12 @@ MACHINE_PATH = re.compile(
 IMG = re.compile(r"<img\b[^>]*>", re.DOTALL)
 ALT = re.compile(r"""\balt\s*=\s*(?:"[^"]*\S[^"]*"|'[^']*\S[^']*')""")
 DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
+DRAWN = re.compile(r"""<[^>]*\brole\s*=\s*["']img["'][^>]*>""", re.DOTALL)
+LABEL = re.compile(r"""\baria-label\s*=\s*(?:"[^"]*\S[^"]*"|'[^']*\S[^']*')""")
+EXERCISE = re.compile(
+    r"^:::+\{exercise\}.*?^:label:\s*(\S+)", re.DOTALL | re.MULTILINE
+)
+SOLUTION = re.compile(r"^:::+\{solution(?:-start)?\}\s+(\S+)", re.MULTILINE)
 BARE_MARKDOWN_IMAGE = re.compile(r"!\[\s*\]\(")
 
 
@@ -36,6 +46,8 @@ def faults(path: Path, quick: Path) -> list[str]:
         *_execution_faults(notebook),
         *_output_faults(notebook),
         *_picture_faults(notebook),
+        *_prose_faults(notebook),
+        *(_exercise_faults(notebook) if path.parent.name in PARTS else ()),
         *_quick_faults(path, quick),
     ]
 
@@ -120,8 +132,37 @@ def _picture_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
         for text in written:
             if any(not ALT.search(DATA.sub("", tag)) for tag in IMG.findall(text)):
                 yield f"cell {number} has a picture without alternative text"
+            if any(not LABEL.search(tag) for tag in DRAWN.findall(text)):
+                yield f"cell {number} has an animation without a description"
             if text.count("<figure") != text.count("<figcaption"):
                 yield f"cell {number} has a figure without a caption"
+
+
+def _prose_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    said = False
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "markdown":
+            said = True
+        elif cell.source.strip():
+            lines = len(cell.source.splitlines())
+            if lines > LONGEST_CELL:
+                yield f"cell {number} has {lines} lines; at most {LONGEST_CELL}, split it or move code to the package"
+            if "remove-cell" not in cell.metadata.get("tags", []):
+                if not said:
+                    yield f"cell {number} has no sentence before it"
+                said = False
+
+
+def _exercise_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    text = "\n".join(
+        cell.source for cell in notebook.cells if cell.cell_type == "markdown"
+    )
+    asked, solved = EXERCISE.findall(text), set(SOLUTION.findall(text))
+    if len(asked) < EXERCISES:
+        yield f"has {len(asked)} exercises; a chapter has at least {EXERCISES}"
+    for label in asked:
+        if label not in solved:
+            yield f"exercise {label} has no solution"
 
 
 def _quick_faults(path: Path, quick: Path) -> Iterator[str]:

@@ -1,16 +1,20 @@
 """Run notebooks at full size and store their outputs, without anything that depends on the run.
 
 `make outputs` runs every notebook of the book in place, `make outputs NOTEBOOK=book/x/y.ipynb` one.
-A notebook that fails is left as it was. Imports nbclient, nbformat and its neighbour `links`.
+A notebook that fails is left as it was. What the outputs depend on is stored with them, as a fingerprint
+of the code, so that the tests know which notebooks have changed since. Widgets, which need a kernel, are
+left out. Imports nbclient, nbformat, the package's `fingerprint` and its neighbour `links`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
 
 import nbformat
+from ibmd_lite.experiments.fingerprint import fingerprint
 from links import ROOT, notebooks
 from nbclient import NotebookClient
 
@@ -40,7 +44,7 @@ def run(path: Path) -> None:
         done += 1
         print(f"\r{path.name}: cell {done} of {total}", end="", flush=True)
 
-    start = time.perf_counter()
+    start, code = time.perf_counter(), fingerprint(path)
     client = NotebookClient(
         notebook,
         kernel_name="python3",
@@ -51,12 +55,14 @@ def run(path: Path) -> None:
     )
     client.execute()
     strip(notebook)
+    notebook.metadata["ibmd"] = {"fingerprint": code}
     nbformat.write(notebook, path)
     print(f"\r{path.name}: stored, {time.perf_counter() - start:.0f} s")
 
 
 def main() -> None:
     """Run the notebooks named on the command line, or all of them."""
+    os.environ["IBMD_STATIC"] = "1"
     for path in [Path(name).resolve() for name in sys.argv[1:]] or notebooks(ROOT):
         run(path)
 

@@ -29,7 +29,7 @@ __all__ = ["animation", "animation_html", "explore"]
 _RULES = """
 #{name} .film {{ width: 100%; aspect-ratio: {width} / {height}; border-radius: 4px;
   background: white url({picture}) 0 100% / 100% {percent}%; animation: {name} {seconds}s infinite; }}
-#{name} .pause:checked ~ .film {{ animation-play-state: paused; }}
+#{name}:has(.pause:checked) .film {{ animation-play-state: paused; }}
 @keyframes {name} {{
   0% {{ background-position-y: 0%; animation-timing-function: steps({frames}, jump-none); }}
   80%, 100% {{ background-position-y: 100%; }} }}
@@ -73,8 +73,9 @@ def animation_html(frames: Sequence[Figure], *, alt: str, caption: str, seconds:
     )
     return (
         f'<figure class="ibmd-figure ibmd-animation" id="{name}"><style>{rules}</style>'
+        f'<div class="film" role="img" aria-label="{html.escape(alt)}"></div>'
         f'<input type="checkbox" class="pause" id="{name}-pause"><label for="{name}-pause"> pause</label>'
-        f'<div class="film" role="img" aria-label="{html.escape(alt)}"></div>{caption_html(caption)}</figure>'
+        f"{caption_html(caption)}</figure>"
     )
 
 

@@ -31,10 +31,10 @@ def good() -> NotebookNode:
     html = '<figure><img src="data:image/png;base64,/tmp/aaaa" alt="A line"><figcaption>A line.</figcaption></figure>'
     cells = [
         new_markdown_cell("# A chapter"),
-        new_code_cell(setup_cell("https://example.org/x", "main"), metadata={"tags": ["colab-setup"]}),
-        new_code_cell("steps = 3", metadata={"tags": ["parameters"]}),
+        new_code_cell(setup_cell("https://example.org/x", "main"), metadata={"tags": ["colab-setup", "remove-cell"]}),
+        new_code_cell("steps = 3", metadata={"tags": ["parameters", "remove-cell"]}),
         new_code_cell("show(steps)", outputs=[new_output("display_data", data={"text/html": html})]),
-        new_code_cell("assert steps > 0", metadata={"tags": ["check"]}),
+        new_code_cell("assert steps > 0", metadata={"tags": ["check", "remove-cell"]}),
         new_code_cell(""),
     ]
     for count, cell in enumerate(cells[1:5], start=1):
@@ -96,6 +96,12 @@ BROKEN: dict[str, tuple[Callable[[NotebookNode], object], str]] = {
         lambda n: n.cells[3].outputs[0].data.update({"text/html": '<figure><img src="a.png" alt="A"></figure>'}),
         "without a caption",
     ),
+    "an animation without a description": (
+        lambda n: n.cells[3].outputs[0].data.update({"text/html": '<div class="film" role="img"></div>'}),
+        "animation without a description",
+    ),
+    "a long cell": (lambda n: n.cells[3].update(source="show(steps)\n" * 31), "cell 4 has 31 lines"),
+    "code after code": (lambda n: retag(n, 4, ["check"]), "cell 5 has no sentence before it"),
     "a Markdown image without alt": (lambda n: n.cells[0].update(source="![](a.png)"), "without alternative text"),
 }
 
@@ -106,6 +112,27 @@ def test_each_rule_bites(fault: str, tmp_path: Path) -> None:
     notebook = good()
     spoil(notebook)
     assert any(message in line for line in found(notebook, tmp_path)), found(notebook, tmp_path)
+
+
+def exercise(label: str, solved: bool = True) -> str:
+    solution = f"\n\n::::{{solution-start}} {label}\n:class: dropdown\n::::\n\n:::{{solution-end}}\n:::"
+    return f":::{{exercise}}\n:label: {label}\n\nWhy?\n:::" + solution * solved
+
+
+@pytest.mark.parametrize(
+    ("exercises", "expected"),
+    [
+        ([exercise(f"ex-{k}") for k in range(4)], []),
+        ([exercise(f"ex-{k}") for k in range(3)], ["has 3 exercises; a chapter has at least 4"]),
+        ([exercise(f"ex-{k}", solved=k != 2) for k in range(4)], ["exercise ex-2 has no solution"]),
+    ],
+)
+def test_a_chapter_has_four_exercises_with_solutions(exercises: list[str], expected: list[str], tmp_path: Path) -> None:
+    notebook = good()
+    notebook.cells += [new_markdown_cell(text) for text in exercises]
+    folder = tmp_path / "bridges"
+    folder.mkdir()
+    assert found(notebook, folder) == expected
 
 
 def test_a_quick_parameter_that_the_notebook_does_not_have(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from PIL import Image
 
-from ibmd_lite.display import COLOURS, WIDTH, canvas, figure, figure_html, pictures
+from ibmd_lite.display import COLOURS, WIDTH, canvas, clouds, figure, figure_html, pictures
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +83,11 @@ def lightness(colour: str) -> float:
 def test_pairs_that_are_compared_differ_in_lightness(pair: tuple[str, str]) -> None:
     first, second = (lightness(COLOURS[name]) for name in pair)
     assert max(first, second) / min(first, second) > 1.8
+
+
+def test_clouds_stand_side_by_side_in_the_colour_of_their_role() -> None:
+    fig = clouds({"a": (torch.randn(50, 2), "source"), "b": (torch.randn(50, 2), "student")}, limit=2.0)
+    assert [axis.get_title() for axis in fig.axes] == ["a", "b"]
+    colours = [matplotlib.colors.to_hex(axis.collections[0].get_facecolor()[0]).upper() for axis in fig.axes]
+    assert colours == [COLOURS["source"], COLOURS["student"]]
+    assert fig.axes[0].get_xlim() == (-2.0, 2.0)
