@@ -14,13 +14,11 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
-import yaml
+from chapters import quick_parameters, skip_unchanged
 from links import ROOT, notebooks
 from lint import QUICK
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
-
-from ibmd_lite.experiments.fingerprint import fingerprint
 
 pytestmark = [pytest.mark.notebook, pytest.mark.filterwarnings("default")]
 
@@ -42,22 +40,6 @@ ENVIRONMENT = {
     "JUPYTER_PLATFORM_DIRS": "1",
     "IBMD_STATIC": "1",  # no widgets: they need someone to move them
 }
-
-
-def has_changed(path: Path) -> bool:
-    """Whether the notebook's code is another than the one its outputs come from."""
-    stored = nbformat.read(path, as_version=4).metadata.get("ibmd", {})
-    return stored.get("fingerprint") != fingerprint(path)
-
-
-def skip_unchanged(path: Path) -> None:
-    every = os.environ.get("IBMD_EVERY_NOTEBOOK") == "1"
-    if not (every or path.stem == "quickstart" or has_changed(path)):
-        pytest.skip("a notebook whose code has not changed since its outputs were stored; `make quick` runs every one")
-
-
-def quick_parameters(path: Path) -> dict[str, object]:
-    return yaml.safe_load((ROOT / QUICK / f"{path.stem}.yaml").read_text("utf8")) or {}
 
 
 @pytest.mark.parametrize("path", BOOK, ids=lambda path: path.stem)

@@ -1,0 +1,113 @@
+"""Every slider of the book, moved in a real JupyterLab: the picture beside it changes.
+
+Chapters run at quick size in a copy of their folder; chapters that have not changed are left out, as in `test_runs`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+from chapters import quick_parameters, skip_unchanged
+from links import ROOT, notebooks
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.browser, pytest.mark.notebook, pytest.mark.filterwarnings("default")]
+
+EVERY_CELL_DONE = """() => {
+  const cells = [...document.querySelectorAll('.jp-CodeCell')];
+  return cells.length && cells.every(cell => /\\[\\d+\\]:/.test(cell.querySelector('.jp-InputPrompt').textContent));
+}"""
+SLIDER = re.compile(r"^explore\(", re.MULTILINE)
+
+
+def sliders(path: Path) -> int:
+    cells = nbformat.read(path, as_version=4).cells
+    return sum(len(SLIDER.findall(cell.source)) for cell in cells if cell.cell_type == "code")
+
+
+WITH_SLIDERS = [path for path in notebooks(ROOT) if sliders(path)]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address and folder of a JupyterLab server that keeps every cell in the page."""
+    folder, settings = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("settings")
+    tracker = settings / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text(json.dumps({"windowingMode": "none"}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    command += ["--ServerApp.token=", "--LabApp.news_url=", "--ServerApp.port_retries=0", f"--notebook-dir={folder}"]
+    environment = {key: value for key, value in os.environ.items() if key != "IBMD_STATIC"}
+    environment |= {
+        "JUPYTERLAB_SETTINGS_DIR": str(settings),
+        "JUPYTER_PLATFORM_DIRS": "1",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            for _ in range(120):
+                try:
+                    urllib.request.urlopen(f"{address}/api/status", timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            else:
+                pytest.fail("JupyterLab did not answer within a minute")
+            yield address, folder
+        finally:
+            server.terminate()
+
+
+@pytest.mark.parametrize("path", WITH_SLIDERS, ids=lambda path: path.stem)
+def test_moving_a_slider_changes_its_picture(browser: Browser, lab: tuple[str, Path], path: Path) -> None:
+    skip_unchanged(path)
+    address, folder = lab
+    notebook = parameterize_notebook(load_notebook_node(str(path)), quick_parameters(path))
+    nbformat.write(notebook, folder / path.name)
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    try:
+        page = context.new_page()
+        page.goto(f"{address}/lab/tree/{path.name}?reset", wait_until="domcontentloaded")
+        idle = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        idle.wait_for(timeout=60_000)
+        page.locator(".lm-MenuBar-item", has_text="Run").first.click()
+        page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
+        pictures = page.locator("img.ibmd-widget")
+        last = page.locator(".jp-CodeCell .jp-InputPrompt").last
+        page.wait_for_function(
+            "node => /\\[\\d+\\]/.test(node.textContent)", arg=last.element_handle(), timeout=180_000
+        )
+        assert page.locator(".jp-OutputArea-output[data-mime-type*='error']").count() == 0
+        assert pictures.count() == sliders(path)
+        for number in range(pictures.count()):
+            picture, handle = pictures.nth(number), page.locator(".noUi-handle").nth(number)
+            before = picture.get_attribute("src")
+            handle.scroll_into_view_if_needed()
+            handle.focus()
+            page.keyboard.press("ArrowRight")
+            page.wait_for_function(
+                "([node, before]) => node.src !== before", arg=[picture.element_handle(), before], timeout=20_000
+            )
+    finally:
+        context.close()
