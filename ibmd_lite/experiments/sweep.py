@@ -1,8 +1,8 @@
 """One notebook, many parameters: `python -m ibmd_lite.experiments.sweep NAME`, from the project's root.
 
-book/_sweeps/NAME.yaml names the notebook, its fixed parameters, a grid and the seeds. Each run is a papermill
-process of its own; its executed notebook and result lie under runs/NAME and are used again as long as nothing
-they depend on has changed. The table goes to ibmd_lite/experiments/results/NAME.json when all runs are done.
+book/_sweeps/NAME.yaml names the notebook, its fixed parameters, a grid or named cases, and the seeds. Each run
+is a papermill process of its own; its executed notebook and result lie under runs/NAME and are used again as
+long as nothing they depend on has changed. The table goes to ibmd_lite/experiments/results/NAME.json when all runs are done.
 Imports papermill, yaml, tqdm and its neighbour ``fingerprint``.
 """
 
@@ -41,6 +41,7 @@ class Sweep:
     notebook: Path
     parameters: dict[str, Any]
     grid: dict[str, list[Any]]
+    named: dict[str, dict[str, Any]]
     seeds: list[int]
 
     @classmethod
@@ -50,13 +51,20 @@ class Sweep:
             known = sorted(path.stem for path in file.parent.glob("*.yaml"))
             raise ValueError(f"there is no sweep {name!r} in {file.parent}; known: {', '.join(known) or 'none'}")
         text = yaml.safe_load(file.read_text("utf8"))
-        if extra := set(text) - {"notebook", "parameters", "grid", "seeds"}:
+        if extra := set(text) - {"notebook", "parameters", "grid", "cases", "seeds"}:
             raise ValueError(
-                f"{file.name} has unknown keys {sorted(extra)}; expected notebook, parameters, grid, seeds"
+                f"{file.name} has unknown keys {sorted(extra)}; expected notebook, parameters, grid, cases, seeds"
             )
-        sweep = cls(name, root / text["notebook"], text.get("parameters", {}), text.get("grid", {}), text["seeds"])
+        sweep = cls(
+            name,
+            root / text["notebook"],
+            text.get("parameters", {}),
+            text.get("grid", {}),
+            text.get("cases", {"": {}}),
+            text["seeds"],
+        )
         known_parameters = papermill.inspect_notebook(str(sweep.notebook))
-        if unknown := {*sweep.parameters, *sweep.grid, "seed"} - set(known_parameters):
+        if unknown := {*sweep.parameters, *sweep.grid, "seed"}.union(*sweep.named.values()) - set(known_parameters):
             raise ValueError(
                 f"{sweep.notebook.name} does not know {sorted(unknown)}; it has {', '.join(sorted(known_parameters))}"
             )
@@ -66,9 +74,15 @@ class Sweep:
 
     @property
     def cases(self) -> list[dict[str, Any]]:
-        """The grid's points times the seeds, each a dict of what varies."""
+        """What varies from run to run: the grid's points, or the cases by name, times the seeds."""
         points = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
-        return [point | {"seed": seed} for point in points for seed in self.seeds]
+        names = [{"case": name} if name else {} for name in self.named]
+        return [name | point | {"seed": seed} for name in names for point in points for seed in self.seeds]
+
+    def parameters_of(self, case: dict[str, Any]) -> dict[str, Any]:
+        """What papermill is given for one of ``cases``."""
+        varied = {key: value for key, value in case.items() if key != "case"}
+        return self.parameters | self.named[case.get("case", "")] | varied
 
 
 def run_sweep(sweep: Sweep, root: Path, *, jobs: int = 1) -> list[dict[str, Any]]:
@@ -91,7 +105,7 @@ def run_sweep(sweep: Sweep, root: Path, *, jobs: int = 1) -> list[dict[str, Any]
 
 def _run(sweep: Sweep, case: dict[str, Any], code: str, root: Path) -> dict[str, Any] | str:
     """One case: its row, or the text of what went wrong."""
-    parameters = sweep.parameters | case
+    parameters = sweep.parameters_of(case)
     key = hashlib.sha256(json.dumps([code, parameters], sort_keys=True).encode()).hexdigest()[:12]
     folder = root / "runs" / sweep.name / key
     result = folder / "result.json"

@@ -42,6 +42,14 @@ def test_every_case_is_run_once_and_stored(tmp_path: Path, monkeypatch: pytest.M
     assert '"value": 9' in store(sweep, rows).read_text().splitlines()[4]
 
 
+def test_cases_may_have_names(tmp_path: Path) -> None:
+    cases = {"as it is": {}, "larger": {"scale": 5.0}}
+    write(tmp_path, GOOD, grid={}, cases=cases, seeds=[0, 1])
+    rows = run_sweep(Sweep.read(tmp_path, "trial"), tmp_path)
+    values = [("as it is", 0, 2), ("as it is", 1, 3), ("larger", 0, 5), ("larger", 1, 6)]
+    assert [(row["case"], row["seed"], row["value"]) for row in rows] == values
+
+
 def test_a_failing_case_is_reported_and_the_others_are_kept(tmp_path: Path) -> None:
     write(tmp_path, "assert steps < 4, 'too many'\n" + GOOD, seeds=[0])
     with pytest.raises(RuntimeError, match=r"(?s)1 of 2 runs failed.*'steps': 4.*too many"):
@@ -55,6 +63,7 @@ def test_a_failing_case_is_reported_and_the_others_are_kept(tmp_path: Path) -> N
         ({"grid": {"stepz": [1]}}, r"does not know \['stepz'\]; it has scale, seed, steps"),
         ({"seeds": []}, "at least one value"),
         ({"grid": {"steps": 3}}, "at least one value"),
+        ({"cases": {"larger": {"scales": 5.0}}}, r"does not know \['scales'\]"),
         ({"gird": {}}, r"unknown keys \['gird'\]"),
     ],
 )
