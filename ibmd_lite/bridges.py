@@ -106,6 +106,10 @@ class Bridge(abc.ABC):
             f"{self} has no continuous time, so no probability-flow ODE; sample it with Markov or DBIM steps"
         )
 
+    def reverse_sde(self, xt: Tensor, x0: Tensor, t: Times) -> tuple[Tensor, Times]:
+        """Drift and g of the SDE from T to 0, dx = drift dt + g dw, with x0 predicted (eq:reverse-sde)."""
+        raise ValueError(f"{self} has no SDE in continuous time; sample it with Markov or DBIM steps")
+
     def step_weights(self, t: Times, s: Times, eta: float) -> StepWeights:
         """The non-Markov family between eta=0 (deterministic) and eta=1 (Markov) (eq:eta-step; DBIM, 2405.15885)."""
         (at, bt, ct), (a, b, c) = self.coefficients(t), self.coefficients(s)
@@ -230,6 +234,13 @@ class LinearBridge(Bridge):
         score = -(xt - like(a, xt) * xT - like(b, xt) * x0) / like(c.square(), xt)
         h = -(xt - like(alpha / alpha_T, xt) * xT) / like(alpha.square() * self.clock(t, end), xt)
         return like(f, xt) * xt - like(g2, xt) * (score / 2 - h)
+
+    def reverse_sde(self, xt: Tensor, x0: Tensor, t: Times) -> tuple[Tensor, Times]:
+        """f xt - g^2 v with v = grad log q(xt|x0), and g: neither knows xT, nothing is singular at T."""
+        alpha, sigma = self.prior(t)
+        f, g2 = self.rates(t)
+        v = -(xt - like(alpha, xt) * x0) / like(sigma.square(), xt)
+        return like(f, xt) * xt - like(g2, xt) * v, g2.sqrt()
 
     def kl_weight(self, t: Times) -> Times:
         """lambda = g^2 alpha^2 / (2 sigma^4): with it the gap is KL / (T d), of the two processes in d dimensions."""

@@ -101,6 +101,7 @@ class DistillationSettings:
 
     weight: lambda(t) of the generator's loss (None: 1).  normalise: divide its loss by E |x* - x0|, without
     gradient.  rollout: which x0 of a student of several steps is trained on.
+    loss: the generator's; ``baselines`` has others of the same signature.
     """
 
     generator: Settings = field(default_factory=lambda: Settings(1e-4, betas=(0.0, 0.999), average=0.99))
@@ -109,12 +110,15 @@ class DistillationSettings:
     weight: Weight | None = None
     normalise: bool = True
     rollout: Rollout = end_of_chain
+    loss: Callable[..., Losses] = ibmd_loss
 
     def __post_init__(self) -> None:
         if not isinstance(self.fake_updates, int) or self.fake_updates < 1:
             raise ValueError(f"fake_updates must be a whole number of at least 1, got {self.fake_updates}")
         if self.weight is not None and not callable(self.weight):
             raise TypeError(f"weight must be a function of t such as teacher.output_weight, got {self.weight!r}")
+        if isinstance(self.loss, type) or not callable(self.loss):
+            raise TypeError(f"loss must be a function such as ibmd_loss or SiD(1.2), got {self.loss!r}")
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,12 @@ class Distillation:
                 raise ValueError(
                     f"{name} ends at T = {model.bridge.T:g}, the student at T = {student.model.bridge.T:g}: "
                     "make the student with Student.of(teacher), or give both one bridge"
+                )
+            own = student.model_of(task).bridge
+            if own != model.bridge and (student.nfe > 1 or own.end_std or model.bridge.end_std):
+                raise ValueError(
+                    f"{name} walks {model.bridge}, the student {own}: a student of several steps, or of a bridge that "
+                    "is not pinned, walks its task's own bridge; give Student.of(..., bridges={task: bridge})"
                 )
         if fake is None:
             if len(self.teachers) > 1:
@@ -248,7 +258,7 @@ class Distillation:
         t, noise = self._draw_bridge(source, teacher)
         with learner.autocast():
             x0 = self.settings.rollout(learner.module, source, learner.generator)
-            losses = ibmd_loss(teacher, fake, x0, source, t, weight=self.settings.weight, noise=noise)
+            losses = self.settings.loss(teacher, fake, x0, source, t, weight=self.settings.weight, noise=noise)
             scale = losses.distance.clamp_min(1e-8) if self.settings.normalise else 1.0
         learner.step(losses.loss / scale, self.update + 1)
         return losses

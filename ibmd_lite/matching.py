@@ -111,10 +111,14 @@ class TeacherTraining:
             t = self.draw_times(len(x0), learner.generator)
             noise = learner.randn(x0.shape)
             with learner.autocast():
-                loss = matching_loss(self.model, x0, source, t, weight=self.weight, noise=noise)
+                loss = self.loss(x0, source, t, noise)
             value = learner.step(loss, self.update + 1)
             self.update += 1
             yield TeacherRecord(self.update, value, time.perf_counter() - began)
+
+    def loss(self, x0: Tensor, source: Source, t: Tensor, noise: Tensor) -> Float[Tensor, ""]:
+        """What an update descends (eq:matching); a training on pairs with another loss overrides this."""
+        return matching_loss(self.model, x0, source, t, weight=self.weight, noise=noise)
 
     def _check(self, x0: Tensor, source: Source | Tensor) -> tuple[Tensor, Source]:
         source = Source.of(source)

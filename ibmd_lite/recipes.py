@@ -7,7 +7,7 @@ surroundings; nothing in the package imports this.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from ibmd_lite.bridges import Bridge, Brownian
 from ibmd_lite.distillation import Distillation, DistillationRecord, DistillationSettings, Student
 from ibmd_lite.matching import TeacherTraining
-from ibmd_lite.model import BridgeModel, Prediction
+from ibmd_lite.model import BridgeModel, Prediction, Source
 from ibmd_lite.networks import MLP
 from ibmd_lite.training import Draws, Settings
 
@@ -29,7 +29,7 @@ class Coupling(Protocol):
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]: ...
 
-    def sources(self, n: int, generator: torch.Generator | None = None) -> Tensor: ...
+    def sources(self, n: int, generator: torch.Generator | None = None) -> Tensor | Source: ...
 
 
 def early_times(bridge: Bridge) -> Callable[[int, torch.Generator], Tensor]:
@@ -81,7 +81,7 @@ def plane_settings(updates: int, seed: int = 0) -> DistillationSettings:
 
 
 def distil(
-    teacher: BridgeModel,
+    teacher: BridgeModel | Mapping[int | None, BridgeModel],
     coupling: Coupling,
     *,
     updates: int = 1500,
@@ -92,15 +92,16 @@ def distil(
     settings: DistillationSettings | None = None,
     watch: Callable[[DistillationRecord, Distillation], None] | None = None,
 ) -> Student:
-    """The teacher's student, from sources alone; under a minute on one core.
+    """The teacher's student, from sources alone; under a minute on one core.  Several teachers: {task: teacher}.
 
     student: one step with noise by default. settings: ``plane_settings`` by default. watch: called after every
     generator update with its record and the run, for curves and stills.
     """
     torch.manual_seed(seed)
+    alone = next(iter(teacher.values())) if isinstance(teacher, Mapping) else teacher
     run = Distillation(
         teacher,
-        student or Student.of(teacher),
+        student or Student.of(alone),
         fake=fake,
         settings=settings or plane_settings(updates, seed),
         device="cpu",

@@ -8,6 +8,7 @@ Imports torch, jaxtyping, ``bridges``, ``model`` and ``training``.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -30,9 +31,17 @@ class Student(nn.Module):
 
     Between two steps the Markov posterior is drawn (eq:few-step); after the last there is no noise.
     Make one with ``Student.of(teacher)``: the teacher's weights, and noise inputs that start at zero.
+    ``model_of(task)`` is its model on the bridge of one of several tasks.
     """
 
-    def __init__(self, model: BridgeModel, channels: int, noise_channels: int, grid: Float[Tensor, " times"]) -> None:
+    def __init__(
+        self,
+        model: BridgeModel,
+        channels: int,
+        noise_channels: int,
+        grid: Float[Tensor, " times"],
+        bridges: Mapping[int, bridges.Bridge] | None = None,
+    ) -> None:
         super().__init__()
         grid = torch.as_tensor(grid, dtype=torch.float64, device="cpu")
         if (
@@ -47,6 +56,11 @@ class Student(nn.Module):
             )
         model.bridge.check_times(grid)
         self.model, self.channels, self.noise_channels, self.grid = model, channels, noise_channels, grid
+        self.bridges = dict(bridges or {})
+        for task, bridge in self.bridges.items():
+            if bridge.T != model.bridge.T:
+                raise ValueError(f"the bridge of task {task} ends at T = {bridge.T:g}, the grid at {model.bridge.T:g}")
+            bridge.check_times(grid)
 
     @classmethod
     def of(
@@ -57,11 +71,13 @@ class Student(nn.Module):
         noise_channels: int | None = None,
         channels: int | None = None,
         input_layer: str = "input_layer",
+        bridges: Mapping[int, bridges.Bridge] | None = None,
     ) -> Student:
         """A student that starts as the teacher.
 
         steps: network calls per image.  noise_channels: channels of z, by default as many as the image has;
         0 makes a deterministic student.  channels: of the image, read off the input layer by default.
+        bridges: of each of several tasks, which matter between two steps; the teacher's own by default.
         """
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"a student needs a whole number of steps, at least one step, got {steps}")
@@ -79,11 +95,16 @@ class Student(nn.Module):
             )
         network = add_noise_input(teacher.network, channels, noise_channels, input_layer).requires_grad_(True)
         model = BridgeModel(network, teacher.bridge, conditional=teacher.conditional, prediction=teacher.prediction)
-        return cls(model, channels, noise_channels, teacher.bridge.grid(steps)).eval()
+        return cls(model, channels, noise_channels, teacher.bridge.grid(steps), bridges).eval()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the weights as safetensors, with the bridge, prediction type and grid they belong to."""
-        own = {"channels": self.channels, "noise_channels": self.noise_channels, "grid": self.grid.tolist()}
+        own: dict[str, Any] = {
+            "channels": self.channels,
+            "noise_channels": self.noise_channels,
+            "grid": self.grid.tolist(),
+        }
+        own["bridges"] = {task: self.model_of(task).about["bridge"] for task in self.bridges}
         save_weights(path, self, self.model.about | own)
 
     @classmethod
@@ -108,7 +129,8 @@ class Student(nn.Module):
             channels, noise_channels = about["channels"], about["noise_channels"]
             wide = add_noise_input(network, channels, noise_channels, input_layer)
             model = BridgeModel(wide, bridge, conditional=about["conditional"], prediction=prediction)
-            student = cls(model, channels, noise_channels, torch.tensor(about["grid"], dtype=torch.float64))
+            tasks = {int(task): known[own.pop("name")](**own) for task, own in about.get("bridges", {}).items()}
+            student = cls(model, channels, noise_channels, torch.tensor(about["grid"], dtype=torch.float64), tasks)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no student that this package knows: {error}; write it with student.save(path), and give "
@@ -120,6 +142,14 @@ class Student(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As ``BridgeModel.compile``."""
         self.model.compile(*args, **kwargs)
+
+    def model_of(self, task: int | None) -> BridgeModel:
+        """The model, sharing its weights, on the bridge of that task; its own bridge where the task has none."""
+        bridge = self.bridges.get(task) if task is not None else None
+        if bridge is None:
+            return self.model
+        own = self.model
+        return BridgeModel(own.network, bridge, conditional=own.conditional, prediction=own.prediction)
 
     @property
     def nfe(self) -> int:
@@ -134,7 +164,7 @@ class Student(nn.Module):
         self, source: Source, calls: int, generator: torch.Generator | None = None, *, through: bool = False
     ) -> Batch:
         """x0 after ``calls`` network calls on the way down; the gradient is of the last call, or ``through`` all."""
-        xT, bridge = source.xT, self.model.bridge
+        xT, bridge = source.xT, self.model_of(source.task).bridge
         if xT.shape[1] != self.channels:
             raise ValueError(f"the student takes xT of {self.channels} channels, got shape {tuple(xT.shape)}")
         self.model.check_dtype(xT)
@@ -150,7 +180,8 @@ class Student(nn.Module):
         """G(xt, z, t[, xT]) with fresh z, the known pixels kept."""
         z = _normal(xt, (len(xt), self.noise_channels, *xt.shape[2:]), generator) if self.noise_channels else None
         time = torch.full((len(xt),), t.item(), device=xt.device, dtype=torch.promote_types(xt.dtype, torch.float32))
-        return source.compose(self.model(xt, time, z=z, **self.model.given(source)))
+        model = self.model_of(source.task)
+        return source.compose(model(xt, time, z=z, **model.given(source)))
 
 
 def _normal(x: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

@@ -654,6 +654,33 @@ def test_each_teacher_keeps_its_own_bridge() -> None:
     assert run.fakes[0].network is run.fakes[1].network is run.fake.network
 
 
+def test_a_student_of_several_steps_walks_its_tasks_own_bridge(tmp_path) -> None:
+    bridges = {0: Brownian(eps=0.1), 1: VP()}
+    teachers = {task: bridge_model(task, bridge=bridge) for task, bridge in bridges.items()}
+    model, fake = (BridgeModel(MLP(width=16, depth=1, tasks=2), Brownian(eps=0.1)) for _ in range(2))
+    shared = Student(model, 2, 0, Brownian().grid(2))
+    with pytest.raises(ValueError, match=r"teacher 1 walks VP.*the student Brownian\(eps=0\.1.*bridges=\{task"):
+        Distillation(teachers, shared, fake=fake, settings=settings(), device="cpu")
+    student = Student(model, 2, 0, Brownian().grid(2), bridges)
+    run = Distillation(teachers, student, fake=fake, settings=settings(), device="cpu")
+    list(run.updates((Source(torch.randn(4, 2), task=k % 2) for k in itertools.count()), 2))
+    xT, (t, s) = torch.randn(50, 2), student.grid[:2]
+    for task, bridge in bridges.items():
+        source = Source(xT, task=task)
+        x0 = run.student.step(xT, t, source)
+        from_xt, from_x0, std = (weight.item() for weight in bridge.posterior(t, s))
+        noise = torch.randn(xT.shape, generator=torch.Generator().manual_seed(1))
+        expected = run.student.step(from_xt * xT + from_x0 * x0 + std * noise, s, source)
+        answer = run.student(source, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(answer, expected)
+    run.student.save(tmp_path / "student.safetensors")
+    again = Student.load(tmp_path / "student.safetensors", MLP(width=16, depth=1, tasks=2))
+    assert again.bridges == bridges
+    assert (again.model_of(1).bridge, again.model_of(None).bridge) == (VP(), model.bridge)
+    with pytest.raises(ValueError, match=r"the bridge of task 1 ends at T = 80, the grid at 1"):
+        Student(model, 2, 0, Brownian().grid(2), {1: VE()})
+
+
 def test_many_teachers_refuse() -> None:
     teachers, student, fake = many()
     with pytest.raises(ValueError, match=r"several teachers need a fake .* pass fake="):
@@ -725,7 +752,7 @@ def test_there_is_no_way_in_for_a_clean_image() -> None:
     known = {
         Distillation.__init__: {"teacher", "student", "fake", "settings", "device"},
         Distillation.updates: {"sources", "total"},
-        Student.of: {"teacher", "steps", "noise_channels", "channels", "input_layer"},
+        Student.of: {"teacher", "steps", "noise_channels", "channels", "input_layer", "bridges"},
         Student.forward: {"source", "generator"},
     }
     for entrance, names in known.items():
@@ -738,6 +765,7 @@ def test_there_is_no_way_in_for_a_clean_image() -> None:
         "weight",
         "normalise",
         "rollout",
+        "loss",
     }
     teacher = bridge_model()
     run = Distillation(teacher, Student.of(teacher), device="cpu")

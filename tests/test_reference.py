@@ -14,7 +14,7 @@ from torch import nn
 from ibmd_lite.bridges import DBIMI2SB, I2SB, VE, VP, Bridge, Brownian, Flow, ResShift
 from ibmd_lite.distillation import ibmd_loss
 from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Scalings
-from ibmd_lite.sampling import DBIM, Heun, Interval, Markov, sample
+from ibmd_lite.sampling import DBIM, EulerMaruyama, Heun, Hybrid, Interval, Markov, karras_grid, sample
 
 FOLDER = Path(__file__).parent / "reference"
 USED: set[str] = set()
@@ -313,7 +313,7 @@ def test_dbim_trajectory(item):
     noise = given.get("noise") or [given["booting_noise"]]
     times = [item["params"]["T"], *given["times"]]  # the first step, out of T, draws the booting noise
     grid = own_times(bridge, times)
-    step = DBIM(item["params"].get("eta", 0.0))
+    step = DBIM(item["params"].get("eta", 0.0), item["params"].get("order", 1))
     result, answers = walk(item, bridge, grid.tolist(), step, noise=noise, clock=clock_of(grid.tolist(), times))
     agree(item, states=result.states[1:], x=result.x0)
     if "x0_hat_last" in item["outputs"]:
@@ -337,10 +337,33 @@ def check_heun(item):
     assert result.nfe == item["outputs"]["nfe"]
 
 
+@items("ddbm", "churn")
+def test_ddbm_hybrid_trajectory(item):
+    bridge, given, p = bridge_of(item), item["inputs"], item["params"]
+    grid = karras_grid(bridge, p["N"], rho=p["rho"], first=bridge.T - 1e-4, last=p["t_min"])
+    torch.testing.assert_close(grid, tensor(given["times"]), rtol=1e-12, atol=0)
+    result, _ = walk(item, bridge, given["times"], Hybrid(p["churn"]), noise=given["noise"])
+    agree(item, states_after_heun=result.states[1:], x=result.x0)
+    assert result.nfe == item["outputs"]["nfe"]
+
+
+@items("ddbm", "em")
+def test_ddbm_churn(item):
+    bridge, p = bridge_of(item), item["params"]
+    xT, D0, noise = (tensor(item["inputs"][name]) for name in ("xT", "D0", "noise"))
+    t, s = tensor(p["t_from"]), tensor(p["t_to"])
+    at = Interval(bridge, lambda xt, t: D0, lambda: noise, xT, t, s, last=False)
+    agree(item, after_churn=EulerMaruyama()(xT, at._replace(s=t + p["churn"] * (s - t))))
+    agree(item, after_heun=Hybrid(p["churn"])(xT, at))
+
+
 @items("ddbm", "drift")
 def test_ddbm_drift(item):
+    bridge = bridge_of(item)
     x, D, xT = (tensor(item["inputs"][name]) for name in ("x", "D", "xT"))
-    agree(item, ode_drift=bridge_of(item).velocity(x, D, xT, tensor([item["params"]["t"]] * len(x))))
+    t = tensor([item["params"]["t"]] * len(x))
+    drift, g = bridge.reverse_sde(x, D, t)
+    agree(item, ode_drift=bridge.velocity(x, D, xT, t), sde_drift=drift, g2=g[0] ** 2)
 
 
 @items("bbdm", "traj")

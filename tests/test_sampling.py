@@ -10,7 +10,7 @@ from torch import nn
 from ibmd_lite.bridges import DBIMI2SB, I2SB, VE, VP, Brownian, ContinuousI2SB, Flow, ResShift
 from ibmd_lite.gaussian import GaussianCoupling
 from ibmd_lite.model import BridgeModel, Scalings, Source
-from ibmd_lite.sampling import DBIM, Heun, Markov, sample
+from ibmd_lite.sampling import DBIM, EulerMaruyama, Heun, Hybrid, Markov, karras_grid, multistep_weights, sample
 
 LINEAR = [Brownian(eps=0.7), VP(), VE(T=2.0), ContinuousI2SB(1.0)]
 TABLES = [I2SB(1.0, n=200), DBIMI2SB(1.0, n=200), ResShift()]
@@ -79,11 +79,31 @@ def test_heun_calls_twice_but_at_the_ends(bridge, steps):
         assert bool(result.x0.isfinite().all())
 
 
+@each(*LINEAR)
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize("below", [1.0, 0.9999])
+def test_the_hybrid_calls_thrice_but_in_the_last_interval(bridge, steps, below):
+    model = perfect(bridge)
+    result = sample(model, some(3, 2), karras_grid(bridge, steps, first=below * bridge.T), Hybrid())
+    assert (result.nfe, model.network.calls) == (3 * steps - 1, 3 * steps - 1)
+    assert bool(result.x0.isfinite().all())
+
+
+@each(*LINEAR, *TABLES)
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+def test_a_higher_order_costs_no_call_and_no_draw(bridge, order, steps):
+    model, draws = perfect(bridge), some(2, 3, 2)[: 1 + (bridge.end_std > 0)]
+    result = sample(model, some(3, 2), bridge.grid(steps), DBIM(order=order), noise=draws)
+    assert (result.nfe, model.network.calls) == (steps, steps)
+    assert bool(result.x0.isfinite().all())
+
+
 # What comes out
 
 
-@each(*LINEAR, Flow(), ResShift())
-@pytest.mark.parametrize("step", [Markov(), DBIM(), DBIM(eta=0.5), DBIM(eta=1.0)], ids=str)
+@each(*LINEAR, ResShift())
+@pytest.mark.parametrize("step", [Markov(), DBIM(), DBIM(eta=0.5), DBIM(eta=1.0), DBIM(order=3)], ids=str)
 def test_the_last_step_into_zero_returns_the_prediction(bridge, step):
     model = perfect(bridge)
     result = sample(model, some(3, 2), bridge.grid(4), step)
@@ -122,6 +142,76 @@ def test_heun_is_of_second_order(bridge):
     assert errors[-1] < 2e-3
     for coarse, fine in pairwise(errors):
         assert 3.3 < coarse / fine < 5, errors  # 4 for order two; 2 for order one
+
+
+@each(Brownian(eps=0.7), VP(), VE(T=2.0))
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_dbim_steps_have_their_order(bridge, order):
+    """One step of order one at either end costs order three its third: both end at two."""
+    truth, xT = GaussianCoupling(0.6, 0.3, 0.8, 0.0, 1.69), some(20, 1)
+    grids = [torch.linspace(0.8, 0.1, n + 1, dtype=torch.float64) * bridge.T for n in (32, 64, 128)]
+    expected, model = exact_path(bridge, truth, xT, grids[0][-1], grids[0][0]), perfect(bridge, truth=truth)
+    errors = [(sample(model, xT, grid, DBIM(order=order)).x0 - expected).abs().max().item() for grid in grids]
+    for coarse, fine in pairwise(errors):
+        assert (1.7 < coarse / fine < 2.3) if order == 1 else coarse / fine > 3.2, errors
+
+
+@each(*LINEAR, DBIMI2SB(1.0, n=200), ResShift())
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_multistep_weights_are_exact_for_polynomials(bridge, order):
+    """x0_hat = l^j with j < order: the mean of l^j under e^l over the step, by a fine quadrature."""
+    times = bridge.grid(14)[3 : 4 + order]
+    _, b, c = bridge.coefficients(times)
+    level = (b / c).log()
+    now, later = level[-2], level[-1]
+    fine = torch.linspace(0, 1, 20001, dtype=torch.float64) * (later - now) + now
+    weights = torch.tensor(multistep_weights(bridge, list(times[:-1].flip(0)), times[-1]), dtype=torch.float64)
+    assert weights.sum().item() == pytest.approx(1, rel=1e-9)
+    for j in range(order):
+        expected = torch.trapezoid(fine.exp() * fine**j, fine) / (later.exp() - now.exp())
+        assert (weights @ level[:-1].flip(0) ** j).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@each(*LINEAR)
+def test_the_reverse_sde_is_the_posterior_of_a_short_step(bridge):
+    xt, x0 = some(2, 3, 2)
+    t = torch.tensor(0.4 * bridge.T, dtype=torch.float64)
+    s = t - 1e-6 * bridge.T
+    from_xt, from_x0, std = bridge.posterior(t, s)
+    drift, g = bridge.reverse_sde(xt, x0, t.expand(3))
+    torch.testing.assert_close((from_xt * xt + from_x0 * x0 - xt) / (s - t), drift, rtol=1e-4, atol=1e-5)
+    assert g[0].item() == pytest.approx((std / (t - s).sqrt()).item(), rel=1e-4)
+
+
+def spread_error(bridge, grid, step):
+    """Relative error of the spread of x0 given xT, one dimension, exact denoiser."""
+    truth = GaussianCoupling(0.6, 0.3, 0.8, 0.0, 1.69)
+    draws = 2 * len(grid)
+    noise = torch.cat([torch.zeros(1, draws), torch.eye(draws)]).T[..., None].double()
+    xT = torch.ones(draws + 1, 1, dtype=torch.float64)
+    x0 = sample(perfect(bridge, truth=truth), xT, grid, step, noise=noise).x0
+    assert x0[0].item() == pytest.approx(0.9, abs=1e-3)
+    return (x0[1:] - x0[0]).norm().item() / 0.8 - 1
+
+
+def both_ends(bridge, steps):
+    """Times sin^2, dense at both ends: even steps in log(b/c) but for the tails."""
+    angle = torch.linspace(torch.pi / 2, 0, steps + 1, dtype=torch.float64)
+    return bridge.T * angle.sin().square()
+
+
+def test_out_of_a_pinned_end_hybrid_and_multistep_find_the_spread_and_heun_does_not():
+    bridge = Brownian()
+    assert spread_error(bridge, bridge.grid(200), Heun()) > 0.02
+    assert spread_error(bridge, both_ends(bridge, 200), Heun()) > 0.1
+    hybrid = [spread_error(bridge, karras_grid(bridge, n), Hybrid()) for n in (10, 40, 160)]
+    assert hybrid[1] == pytest.approx(0.034, abs=2e-3)  # what the docstring states
+    assert hybrid[0] > 1.5 * hybrid[1] > 2 * hybrid[2] > 0
+    for start in (0.9999, 1.0):  # DDBM's own start changes little: the noise comes from the churn
+        assert spread_error(bridge, karras_grid(bridge, 40, first=start), Hybrid()) == pytest.approx(0.034, abs=2e-3)
+    errors = {order: abs(spread_error(bridge, both_ends(bridge, 40), DBIM(order=order))) for order in (1, 2, 3)}
+    assert errors[1] > 4 * errors[3] > 4 * 0.9 * errors[2]
+    assert errors[2] < 0.005
 
 
 def test_heun_moves_one_marginal_of_a_flow_into_the_other():
@@ -320,6 +410,47 @@ def test_grids_that_are_no_way_down_are_refused(grid, message):
 def test_grids_off_the_table_are_refused(bridge):
     with pytest.raises(ValueError, match=r"knows the times 0, 1, ..., .* only, got \[2.5, 0.0\]"):
         sample(perfect(bridge), some(2, 2), torch.tensor([2.5, 0.0]))
+
+
+@pytest.mark.parametrize("bridge", [Brownian(), VE(T=20.0), VE(T=80.0)], ids=str)  # 20 suffers from rounding
+def test_the_karras_grid_falls_from_T_to_zero(bridge):
+    grid = karras_grid(bridge, 5)
+    assert len(grid) == 6
+    assert grid[0] == bridge.T
+    assert grid[-2].item() == pytest.approx(1e-4 * bridge.T)
+    assert grid[-1] == 0
+    roots = grid[:-1] ** (1 / 7)
+    torch.testing.assert_close(roots.diff(), roots.diff()[:1].expand(4))
+    assert karras_grid(bridge, 5, rho=1.0)[2].item() == pytest.approx(0.50005 * bridge.T)
+
+
+def test_grids_and_steps_that_make_no_sense_are_refused():
+    for arguments in ({"steps": 1}, {"steps": 5, "rho": 0.0}, {"steps": 5, "first": 2.0}, {"steps": 5, "last": 1.0}):
+        with pytest.raises(ValueError, match="expected two steps or more, rho > 0 and 0 < last < first <= T = 1"):
+            karras_grid(Brownian(), **arguments)
+    with pytest.raises(ValueError, match=r"whole-number times only; use bridge.grid\(steps\)"):
+        karras_grid(ResShift(), 5)
+    for churn in (0.0, 1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=f"churn must lie between 0 and 1, got {churn}"):
+            Hybrid(churn=churn)
+    for order in (0, 4, 1.5):
+        with pytest.raises(ValueError, match=f"order must be 1, 2 or 3, got {order}"):
+            DBIM(order=order)
+    with pytest.raises(ValueError, match=r"order 2 is for the deterministic step, eta=0.0; got eta=0.5"):
+        DBIM(eta=0.5, order=2)
+
+
+def test_steps_refuse_models_they_cannot_walk_before_any_call():
+    cases = [
+        (perfect(Brownian(), conditional=False), Hybrid(), "needs its score; use Markov"),
+        (perfect(Flow()), Hybrid(), "no SDE in continuous time"),
+        (perfect(ResShift()), EulerMaruyama(), "no SDE in continuous time"),
+        (perfect(Flow()), DBIM(order=2), r"log\(b/c\), and Flow.* has c = 0; use Heun"),
+    ]
+    for model, step, message in cases:
+        with pytest.raises(ValueError, match=message):
+            sample(model, some(2, 2), model.bridge.grid(3), step)
+        assert model.network.calls == 0
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])

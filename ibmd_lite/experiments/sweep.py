@@ -2,7 +2,8 @@
 
 book/_sweeps/NAME.yaml names the notebook, its fixed parameters, a grid or named cases, and the seeds. Each run
 is a papermill process of its own; its executed notebook and result lie under runs/NAME and are used again as
-long as nothing they depend on has changed. The table goes to ibmd_lite/experiments/results/NAME.json when all runs are done.
+long as nothing they depend on has changed. The table goes to ibmd_lite/experiments/results/NAME.json when all
+runs are done.
 Imports papermill, yaml, tqdm and its neighbour ``fingerprint``.
 """
 

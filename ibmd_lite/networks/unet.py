@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ibmd_lite.networks.embedding import time_embedding
+from ibmd_lite.networks.embedding import Conditions, time_embedding
 
 __all__ = ["UNet"]
 
 
 class UNet(nn.Module):
-    """Convolutional network ``(xt, time[, xT]) -> output``, ``output`` shaped like ``xt``'s image.
+    """Convolutional network ``(xt, time[, xT][, label, task]) -> output``, ``output`` shaped like ``xt``'s image.
 
     Args:
         channels: channels of one image, and of the output.
@@ -31,6 +31,8 @@ class UNet(nn.Module):
         patch: pixels that the first layer merges and the last one parts again, per axis; 2 makes
             everything between them work at half the height and width, about four times cheaper.
         conditional: whether the network sees xT beside xt.
+        labels: how many class labels there are, 0 if the network is not told them.
+        tasks: how many tasks there are, 0 if the network is not told them.
 
     Height and width must be divisible by ``downsampling``, ``patch * 2 ** (levels - 1)``.
 
@@ -46,6 +48,9 @@ class UNet(nn.Module):
         blocks: int = 1,
         patch: int = 1,
         conditional: bool = False,
+        *,
+        labels: int = 0,
+        tasks: int = 0,
     ) -> None:
         super().__init__()
         if not multipliers or min(multipliers) < 1:
@@ -61,6 +66,7 @@ class UNet(nn.Module):
         widths = [width * multiplier for multiplier in multipliers]
         embedded = 4 * width
         self.time_layer = nn.Sequential(nn.Linear(width, embedded), nn.SiLU())
+        self.conditions = Conditions(embedded, labels, tasks)
         inputs = channels * (2 if conditional else 1)
         self.input_layer = nn.Conv2d(inputs, width, patch + 2, stride=patch, padding=1)
         self.down = nn.ModuleList(_blocks(w, embedded, blocks) for w in widths)
@@ -76,11 +82,14 @@ class UNet(nn.Module):
         xt: Float[Tensor, "batch inputs height width"],
         time: Float[Tensor, "batch"],
         xT: Float[Tensor, "batch channels height width"] | None = None,
+        *,
+        label: Int[Tensor, "batch"] | None = None,
+        task: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
         """Evaluate at states ``xt`` and scaled times ``time`` (about 0..1000), knowing ``xT``.
 
         Raises:
-            ValueError: xT missing from a conditional network or given to an unconditional one;
+            ValueError: xT, label or task missing from a network made to see it, or given to one that is not;
                 height or width not divisible by ``downsampling``.
         """
         if (xT is not None) != self.conditional:
@@ -95,7 +104,8 @@ class UNet(nn.Module):
             )
         image = xt if xT is None else torch.cat([xt, xT], dim=1)
         h = self.input_layer(image.contiguous(memory_format=torch.channels_last))
-        embedding = self.time_layer(time_embedding(time, self.width).to(xt.dtype))
+        features = self.time_layer(time_embedding(time, self.width).to(xt.dtype))
+        embedding = self.conditions(features, label, task)
         kept: list[Tensor] = []
         for level, stage in enumerate(self.down):
             if level:

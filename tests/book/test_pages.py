@@ -116,6 +116,25 @@ def test_the_first_page_leads_to_every_chapter(browser: Browser, site: str) -> N
         assert faults == []
 
 
+@pytest.mark.parametrize("chapter", NOTEBOOKS)
+def test_animations_play_pause_and_hold_still(browser: Browser, site: str, chapter: str) -> None:
+    """Each film moves by itself, stops at its box, and does not move for who asked for less motion."""
+    where = "film => getComputedStyle(film).backgroundPositionY"
+    with opened(browser, f"{site}/{chapter}.html", WIDE) as (page, _):
+        films = page.locator(".ibmd-animation .film")
+        for number in range(films.count()):
+            film = films.nth(number)
+            film.scroll_into_view_if_needed()
+            first = film.evaluate(where)
+            page.wait_for_function(f"([film, first]) => ({where})(film) !== first", arg=[film.element_handle(), first])
+            page.locator(".ibmd-animation .pause").nth(number).check()
+            assert film.evaluate("film => getComputedStyle(film).animationPlayState") == "paused"
+        page.emulate_media(reduced_motion="reduce")
+        for film in films.all():
+            assert film.evaluate("film => getComputedStyle(film).animationName") == "none"
+            assert film.evaluate(where) == "100%", "the last frame is shown"
+
+
 def test_faults_are_seen(browser: Browser, site: str, pages: Path) -> None:
     """The listener of these tests notices a console error, a missing file and a foreign request."""
     broken = pages / "broken-on-purpose.html"
