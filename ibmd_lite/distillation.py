@@ -32,6 +32,7 @@ __all__ = [
     "Losses",
     "Student",
     "end_of_chain",
+    "generator_loss",
     "ibmd_loss",
     "random_step",
     "through_chain",
@@ -64,12 +65,31 @@ def ibmd_loss(
     The gradient reaches x0 directly and through xt, hence through the input Jacobians of teacher and fake;
     their parameters get none.  Per sample this is twice SiD's loss at alpha = 1/2 (2404.04057).
     """
+    return generator_loss(_signed, teacher, fake, x0, source, t, weight=weight, noise=noise)
+
+
+def _signed(target: Batch, fake_x0: Batch, x0: Batch) -> Batch:
+    return (target - x0).square() - (fake_x0 - x0).square()
+
+
+def generator_loss(
+    integrand: Callable[[Batch, Batch, Batch], Batch],
+    teacher: BridgeModel,
+    fake: BridgeModel,
+    x0: Batch,
+    source: Source | Tensor,
+    t: Float[Tensor, " batch"],
+    *,
+    weight: Weight | None = None,
+    noise: Batch | None = None,
+) -> Losses:
+    """E lambda integrand(x*, x_F, x0): teacher x* and fake x_F answer one xt of the generator's own bridge."""
     source = source if isinstance(source, Source) else Source(source)
     xt = teacher.bridge.sample(x0, source.xT, t, noise)  # not detached: the gradient goes through xt too
     with frozen(teacher, fake):
         target = teacher(xt, t, **teacher.given(replace(source, task=None)))  # a teacher has one task only
         fake_x0 = fake(xt, t, **fake.given(source))
-    loss = weighted_mean((target - x0).square() - (fake_x0 - x0).square(), t, weight, source)
+    loss = weighted_mean(integrand(target, fake_x0, x0), t, weight, source)
     with torch.no_grad():
         gap = weighted_mean((target - fake_x0).square(), t, weight, source)
         distance = weighted_mean((target - x0).abs(), t, None, source)
@@ -90,7 +110,11 @@ def through_chain(student: Student, source: Source, generator: torch.Generator) 
 
 
 def random_step(student: Student, source: Source, generator: torch.Generator) -> Batch:
-    """Train on the x0 of a step chosen uniformly, at the state the student itself reaches (the regime for DDBM)."""
+    """Train on the x0 of a step chosen uniformly, at the state the student itself reaches (the regime for DDBM).
+
+    The fake then learns one mixture of the x0 of all calls, early blurred ones among them.  In the plane this loses
+    badly to ``end_of_chain``, unless the fake is told which call an x0 comes from.
+    """
     calls = torch.randint(1, student.nfe + 1, (), generator=generator, device=generator.device)
     return student.walk(source, int(calls), generator)
 

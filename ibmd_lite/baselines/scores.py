@@ -1,22 +1,20 @@
 """Generator losses that compare a teacher with a fake, as ``ibmd_loss`` does, and descend something else.
 
 Both are settings of ``Distillation``: ``DistillationSettings(loss=SiD(1.0))`` or ``(loss=vsd_loss)``; the fake, its
-updates and the student stay as they are.  Imports torch, jaxtyping, ``distillation``, ``matching``, ``model``.
+updates and the student stay as they are.  Both are called as ``ibmd_loss`` is.  Imports torch, jaxtyping and
+``distillation``.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ibmd_lite.distillation import Losses
-from ibmd_lite.matching import Weight, weighted_mean
-from ibmd_lite.model import BridgeModel, Source
-from ibmd_lite.training import frozen
+from ibmd_lite.distillation import Losses, generator_loss
 
 __all__ = ["SiD", "vsd_loss"]
 
@@ -42,34 +40,15 @@ class SiD:
         if not math.isfinite(self.alpha):
             raise ValueError(f"alpha must be a finite number such as 0.5, 1.0 or 1.2, got {self.alpha}")
 
-    def __call__(
-        self,
-        teacher: BridgeModel,
-        fake: BridgeModel,
-        x0: Batch,
-        source: Source | Tensor,
-        t: Float[Tensor, " batch"],
-        *,
-        weight: Weight | None = None,
-        noise: Batch | None = None,
-    ) -> Losses:
-        source = source if isinstance(source, Source) else Source(source)
-        target, fake_x0 = _answers(teacher, fake, x0, source, t, noise)
+    def __call__(self, *given: Any, **options: Any) -> Losses:
+        return generator_loss(self.integrand, *given, **options)
+
+    def integrand(self, target: Batch, fake_x0: Batch, x0: Batch) -> Batch:
         difference = target - fake_x0
-        loss = weighted_mean(difference * ((target - x0) - self.alpha * difference), t, weight, source)
-        return _losses(loss, target, fake_x0, x0, source, t, weight)
+        return difference * ((target - x0) - self.alpha * difference)
 
 
-def vsd_loss(
-    teacher: BridgeModel,
-    fake: BridgeModel,
-    x0: Batch,
-    source: Source | Tensor,
-    t: Float[Tensor, " batch"],
-    *,
-    weight: Weight | None = None,
-    noise: Batch | None = None,
-) -> Losses:
+def vsd_loss(*given: Any, **options: Any) -> Losses:
     """A loss whose gradient in x0 is lambda (x_F - x*) / elements, and whose value is half the gap (VSD, DMD).
 
     Nothing flows through xt, teacher or fake: the student moves x0 from where the fake expects it to where the
@@ -81,28 +60,9 @@ def vsd_loss(
 
     Source: 2305.16213 (VSD); 2311.18828 (DMD), without its regression term.
     """
-    source = source if isinstance(source, Source) else Source(source)
-    with torch.no_grad():
-        target, fake_x0 = _answers(teacher, fake, x0, source, t, noise)
-        goal = x0 - (fake_x0 - target)
-    loss = weighted_mean((x0 - goal).square(), t, weight, source) / 2
-    return _losses(loss, target, fake_x0, x0, source, t, weight)
+    return generator_loss(_towards_teacher, *given, **options)
 
 
-def _answers(
-    teacher: BridgeModel, fake: BridgeModel, x0: Batch, source: Source, t: Tensor, noise: Batch | None
-) -> tuple[Batch, Batch]:
-    """x* and x_F at one xt of the generator's bridge; their parameters get no gradient."""
-    xt = teacher.bridge.sample(x0, source.xT, t, noise)
-    with frozen(teacher, fake):
-        target = teacher(xt, t, **teacher.given(replace(source, task=None)))  # a teacher has one task only
-        return target, fake(xt, t, **fake.given(source))
-
-
-def _losses(
-    loss: Tensor, target: Batch, fake_x0: Batch, x0: Batch, source: Source, t: Tensor, weight: Weight | None
-) -> Losses:
-    with torch.no_grad():
-        gap = weighted_mean((target - fake_x0).square(), t, weight, source)
-        distance = weighted_mean((target - x0).abs(), t, None, source)
-    return Losses(loss, gap, distance)
+def _towards_teacher(target: Batch, fake_x0: Batch, x0: Batch) -> Batch:
+    goal = x0 - (fake_x0 - target)
+    return (x0 - goal.detach()).square() / 2
