@@ -80,14 +80,16 @@ def style() -> None:
 
 
 def canvas(rows: int = 1, columns: int = 1, *, height: float = 3.0, **options: Any) -> tuple[Figure, Any]:
-    """``plt.subplots`` in the book's style and width; height in inches, of the whole figure.
+    """A figure of the book's style and width with its axes; height in inches, of the whole figure.
 
-    Options go to ``plt.subplots`` (``sharex``, ``sharey``, ``squeeze``, ...).
+    Options go to ``Figure.subplots`` (``sharex``, ``sharey``, ``squeeze``, ...). pyplot does not know the figure, so
+    that no notebook shows it a second time, without its caption.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     style()
-    return plt.subplots(rows, columns, figsize=(WIDTH, height), **options)
+    fig = Figure(figsize=(WIDTH, height))
+    return fig, fig.subplots(rows, columns, **options)
 
 
 def cloud(axis: Axes, points: Float[Tensor, "n 2"], role: str, *, limit: float = 3.2, size: float = 1.5) -> None:
@@ -121,7 +123,7 @@ def pictures(columns: Mapping[str, Float[Tensor, "batch channels height width"]]
         raise ValueError(f"every column needs the same number of pictures, at least one; got {counts}")
     if not 0 < zoom <= 1:
         raise ValueError(f"zoom is a share of the page's width, above 0 and at most 1; got {zoom}")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     style()
@@ -129,9 +131,8 @@ def pictures(columns: Mapping[str, Float[Tensor, "batch channels height width"]]
     batches = list(columns.values())
     rows, side = len(batches[0]), zoom * WIDTH / len(batches)
     shape = batches[0].shape[-2] / batches[0].shape[-1]
-    fig, axes = plt.subplots(
-        rows, len(batches), figsize=(zoom * WIDTH, rows * side * shape + 0.3), squeeze=False, layout=layout
-    )
+    fig = Figure(figsize=(zoom * WIDTH, rows * side * shape + 0.3), layout=layout)
+    axes = fig.subplots(rows, len(batches), squeeze=False)
     for column, (name, images) in enumerate(columns.items()):
         axes[0, column].set_title(name)
         for row, image in enumerate(images):

@@ -103,7 +103,7 @@ def explore(
     """One picture with a slider, and beside it a strip of stills for readers without a kernel.
 
     draw(axis, value) paints the picture for one value of ``name``; the slider offers ``values``, the strip shows
-    ``stills`` (by default the first, the middle and the last value). Options go to ``plt.subplots``. Where the
+    ``stills`` (by default the first, the middle and the last value). Options go to ``Figure.subplots``. Where the
     environment variable IBMD_STATIC is set, as when outputs are stored, the slider is left out.
     """
     values = list(values)
@@ -129,8 +129,8 @@ def _slider(
     options: dict[str, Any],
 ) -> None:
     import ipywidgets
-    import matplotlib.pyplot as plt
     from IPython.display import display
+    from matplotlib.figure import Figure
 
     style()
     slider = ipywidgets.SelectionSlider(options=values, value=values[len(values) // 2], description=name)
@@ -138,12 +138,12 @@ def _slider(
     picture.add_class("ibmd-widget")
 
     def redraw(change: object = None) -> None:
-        fig, axis = plt.subplots(figsize=(1.6 * height, 1.4 * height), **options)
+        fig = Figure(figsize=(1.6 * height, 1.4 * height))
+        axis = fig.subplots(**options)
         draw(axis, slider.value)
         axis.set_title(f"{name} = {slider.value}")
         png = io.BytesIO()
         fig.savefig(png, format="png", dpi=120)
-        plt.close(fig)
         picture.value = png.getvalue()
 
     slider.observe(redraw, names="value")

@@ -43,10 +43,12 @@ def test_a_figure_without_words_is_refused(alt: str, caption: str, missing: str)
         figure_html(fig, alt=alt, caption=caption)
 
 
-def test_showing_closes_the_figure(capsys: pytest.CaptureFixture[str]) -> None:
-    fig, _ = canvas()
-    figure(fig, alt="Axes", caption="Empty axes.")
-    assert not plt.fignum_exists(fig.number)
+def test_pyplot_does_not_know_a_canvas_and_forgets_a_figure_of_its_own_that_was_shown() -> None:
+    canvas()
+    pictures({"dark": -torch.ones(1, 3, 8, 8)})
+    assert plt.get_fignums() == []
+    figure(plt.figure(), alt="Nothing", caption="An empty figure.")
+    assert plt.get_fignums() == []
 
 
 def test_pictures_show_minus_one_as_black_and_one_as_white() -> None:
