@@ -2,7 +2,7 @@
 
 A bare matplotlib output carries no description, so notebooks show figures through ``figure``, which
 writes an HTML ``<figure>`` instead. Figures keep their white ground in dark mode, so that colours
-mean the same everywhere. Imports torch and jaxtyping; matplotlib and IPython when used.
+mean the same everywhere. Imports torch and jaxtyping; matplotlib, pillow and IPython when used.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 __all__ = [
     "COLOURS",
@@ -153,9 +154,7 @@ def figure_html(fig: Figure, *, alt: str, caption: str) -> str:
     for name, text in (("alt", alt), ("caption", caption)):
         if not text.strip():
             raise ValueError(f"a figure needs a non-empty {name}; say in a sentence what it shows")
-    png = io.BytesIO()
-    fig.savefig(png, format="png")
-    data = base64.b64encode(png.getvalue()).decode()
+    data = base64.b64encode(_png(fig)).decode()
     width = round(100 * fig.get_figwidth())
     return (
         '<figure class="ibmd-figure">'
@@ -163,6 +162,27 @@ def figure_html(fig: Figure, *, alt: str, caption: str) -> str:
         'style="max-width: 100%; height: auto; background: white">'
         f"{caption_html(caption)}</figure>"
     )
+
+
+def _png(fig: Figure) -> bytes:
+    png = io.BytesIO()
+    fig.savefig(png, format="png")
+    if any(axis.images for axis in fig.axes):
+        return png.getvalue()
+    from PIL import Image
+
+    with Image.open(png) as picture:
+        return few_colours(picture.convert("RGB"))
+
+
+def few_colours(drawing: Image) -> bytes:
+    """A drawing as a PNG of 128 colours, a third of the size; chosen so that a role with few points keeps its own."""
+    from PIL import Image
+
+    png = io.BytesIO()
+    reduced = drawing.quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    reduced.save(png, "PNG", optimize=True)
+    return png.getvalue()
 
 
 def caption_html(caption: str) -> str:

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ibmd_lite.display.figures import canvas, caption_html, figure, style
+from ibmd_lite.display.figures import canvas, caption_html, few_colours, figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,10 +58,9 @@ def animation_html(frames: Sequence[Figure], *, alt: str, caption: str, seconds:
     film = Image.new("RGB", (width, height * len(pictures)), "white")
     for number, picture in enumerate(pictures):
         film.paste(picture, (0, number * height))
-    png = io.BytesIO()
-    film.quantize(64, dither=Image.Dither.NONE).save(png, "PNG", optimize=True)
-    data = base64.b64encode(png.getvalue()).decode()
-    name = f"film-{hashlib.sha256(png.getvalue()).hexdigest()[:12]}"
+    png = few_colours(film)
+    data = base64.b64encode(png).decode()
+    name = f"film-{hashlib.sha256(png).hexdigest()[:12]}"
     rules = _RULES.format(
         name=name,
         picture=f"data:image/png;base64,{data}",

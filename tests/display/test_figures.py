@@ -51,6 +51,20 @@ def test_pyplot_does_not_know_a_canvas_and_forgets_a_figure_of_its_own_that_was_
     assert plt.get_fignums() == []
 
 
+def test_a_role_with_few_points_keeps_its_colour_among_many_lines() -> None:
+    torch.manual_seed(0)
+    fig, axis = canvas(height=2.0)
+    for walk in torch.randn(60, 200).cumsum(1):
+        axis.plot(walk, color=COLOURS["teacher"], alpha=0.3)
+    axis.scatter([100.0], [0.0], s=60, color=COLOURS["student"], zorder=3)
+    written = re.search(r'base64,([^"]+)"', figure_html(fig, alt="a", caption="c"))
+    assert written is not None
+    with Image.open(io.BytesIO(base64.b64decode(written[1]))) as image:
+        pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).view(-1, 3).int()
+    student = torch.tensor([int(COLOURS["student"][k : k + 2], 16) for k in (1, 3, 5)])
+    assert (pixels - student).abs().sum(1).le(6).sum() > 50
+
+
 def test_pictures_show_minus_one_as_black_and_one_as_white() -> None:
     dark, light = -torch.ones(2, 3, 8, 16), 2 * torch.ones(2, 3, 8, 16)
     fig = pictures({"dark": dark, "light": light, "grey": torch.zeros(2, 1, 8, 16)})
