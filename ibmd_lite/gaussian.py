@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ibmd_lite.bridges import Bridge, Times
+from ibmd_lite.bridges.bridge import Bridge, Times
 
 __all__ = ["Affine", "CouplingGradient", "GaussianCoupling"]
 
