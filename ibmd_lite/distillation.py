@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -233,6 +234,8 @@ class Distillation:
         self.fake_learner = Learner(fake.requires_grad_(True).eval(), self.settings.fake, self.student_learner.device)
         for model in self.teachers.values():
             model.requires_grad_(False).eval().to(self.student_learner.device)
+            if self.settings.generator.compile:
+                model.compile()
         self.fakes = {task: fake.on(model) for task, model in self.teachers.items()}
         self.update = 0
 
@@ -261,31 +264,30 @@ class Distillation:
             began = time.perf_counter()
             fake_loss = 0.0
             for _ in range(self.settings.fake_updates):
-                fake_loss = self._update_fake(self._take(sources))
-            losses = self._update_generator(self._take(sources))
+                fake_loss = self.fake_learner.step(partial(self._fake_loss, sources), self.update + 1)
+            seen: list[Losses] = []
+            self.student_learner.step(partial(self._generator_loss, sources, seen), self.update + 1)
             self.update += 1
-            loss, gap = losses.loss.item(), losses.gap.item()
+            loss, gap, _ = torch.tensor(seen).mean(0).tolist()
             yield DistillationRecord(self.update, loss, gap, loss - gap, fake_loss, time.perf_counter() - began)
 
-    def _update_fake(self, source: Source) -> float:
-        """One step of bridge matching on the generator's own output, with the network's natural weight."""
-        learner, fake = self.fake_learner, self.fakes[source.task]
+    def _fake_loss(self, sources: Iterator[Source | Tensor]) -> Scalar:
+        """Bridge matching on the generator's own output, with the network's natural weight."""
+        source = self._take(sources)
+        fake = self.fakes[source.task]
         t, noise = self._draw_bridge(source, fake)
-        with learner.autocast():
-            with torch.no_grad():
-                x0 = self.settings.rollout(self.student_learner.module, source, self.student_learner.generator)
-            loss = matching_loss(fake, x0, source, t, weight=fake.output_weight, noise=noise)
-        return learner.step(loss, self.update + 1)
+        with torch.no_grad():
+            x0 = self.settings.rollout(self.student_learner.module, source, self.student_learner.generator)
+        return matching_loss(fake, x0, source, t, weight=fake.output_weight, noise=noise)
 
-    def _update_generator(self, source: Source) -> Losses:
+    def _generator_loss(self, sources: Iterator[Source | Tensor], seen: list[Losses]) -> Scalar:
+        source = self._take(sources)
         learner, teacher, fake = self.student_learner, self.teachers[source.task], self.fakes[source.task]
         t, noise = self._draw_bridge(source, teacher)
-        with learner.autocast():
-            x0 = self.settings.rollout(learner.module, source, learner.generator)
-            losses = self.settings.loss(teacher, fake, x0, source, t, weight=self.settings.weight, noise=noise)
-            scale = losses.distance.clamp_min(1e-8) if self.settings.normalise else 1.0
-        learner.step(losses.loss / scale, self.update + 1)
-        return losses
+        x0 = self.settings.rollout(learner.module, source, learner.generator)
+        losses = self.settings.loss(teacher, fake, x0, source, t, weight=self.settings.weight, noise=noise)
+        seen.append(Losses(*(part.detach() for part in losses)))
+        return losses.loss / losses.distance.clamp_min(1e-8) if self.settings.normalise else losses.loss
 
     def _draw_bridge(self, source: Source, model: BridgeModel) -> tuple[Tensor, Tensor]:
         learner = self.student_learner

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -104,17 +105,16 @@ class TeacherTraining:
         return self._updates(iter(pairs), total)
 
     def _updates(self, pairs: Iterator[tuple[Tensor, Source | Tensor]], total: int) -> Iterator[TeacherRecord]:
-        learner = self.learner
         while self.update < total:
             began = time.perf_counter()
-            x0, source = self._check(*take(pairs, self.update + 1))
-            t = self.draw_times(len(x0), learner.generator)
-            noise = learner.randn(x0.shape)
-            with learner.autocast():
-                loss = self.loss(x0, source, t, noise)
-            value = learner.step(loss, self.update + 1)
+            value = self.learner.step(partial(self._loss, pairs), self.update + 1)
             self.update += 1
             yield TeacherRecord(self.update, value, time.perf_counter() - began)
+
+    def _loss(self, pairs: Iterator[tuple[Tensor, Source | Tensor]]) -> Float[Tensor, ""]:
+        x0, source = self._check(*take(pairs, self.update + 1))
+        t = self.draw_times(len(x0), self.learner.generator)
+        return self.loss(x0, source, t, self.learner.randn(x0.shape))
 
     def loss(self, x0: Tensor, source: Source, t: Tensor, noise: Tensor) -> Float[Tensor, ""]:
         """What an update descends (eq:matching); a training on pairs with another loss overrides this."""

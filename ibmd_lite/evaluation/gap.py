@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -65,13 +66,8 @@ def refitted_gap(
     best, best_state, looks, update = math.inf, {}, 0, 0
     while update < longest and looks < patience:
         for _ in range(every):
-            source = Source.of(take(sources, update + 1)).to(learner.device)
-            x0 = student(source, generator=learner.generator)
-            t = teacher.bridge.draw_times(len(x0), learner.generator)
-            noise = learner.randn(x0.shape)
-            loss = matching_loss(learner.module, x0, source, t, weight=teacher.output_weight, noise=noise)
             update += 1
-            learner.step(loss, update)
+            learner.step(partial(_fresh_loss, teacher, student, learner, sources, update), update)
         fake = learner.averaged
         with torch.no_grad():
             losses = [matching_loss(fake, x0, s, t, weight=teacher.output_weight, noise=n) for x0, s, t, n in draws]
@@ -84,6 +80,19 @@ def refitted_gap(
         found = [ibmd_loss(teacher, fake, x0, s, t, weight=weight, noise=n) for x0, s, t, n in draws]
     gap, loss = (sum(part) / len(found) for part in zip(*((x.gap.item(), x.loss.item()) for x in found), strict=True))
     return RefittedGap(gap, loss - gap, update)
+
+
+def _fresh_loss(
+    teacher: BridgeModel,
+    student: Student,
+    learner: Learner[BridgeModel],
+    sources: Iterator[Tensor | Source],
+    update: int,
+) -> Tensor:
+    source = Source.of(take(sources, update)).to(learner.device)
+    x0 = student(source, generator=learner.generator)
+    t = teacher.bridge.draw_times(len(x0), learner.generator)
+    return matching_loss(learner.module, x0, source, t, weight=teacher.output_weight, noise=learner.randn(x0.shape))
 
 
 def _draw(teacher: BridgeModel, student: Student, source: Source, seed: int) -> tuple[Tensor, Source, Tensor, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ibmd_lite.training.files import check_state
+from ibmd_lite.training.processes import average_over_processes, process, same_weights
 
 __all__ = ["Diverged", "Learner", "Settings", "best_device", "frozen"]
 
@@ -27,9 +28,10 @@ class Diverged(ArithmeticError):
 
 
 def best_device() -> torch.device:
-    """CUDA where there is one, else Apple's MPS, else the CPU."""
+    """CUDA where there is one (each of several processes its own), else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        number, count = process()
+        return torch.device("cuda", number % torch.cuda.device_count()) if count > 1 else torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
@@ -41,6 +43,8 @@ class Settings:
     bfloat16 on a GPU that has it, float16 with loss scaling on one that has not, float32 elsewhere.
     clip: largest norm of the gradient (None: not clipped).  decay: the update by which the learning rate has
     fallen to zero along a cosine (None: constant); in distillation both networks count generator updates.
+    compile: with torch.compile; the generator's setting compiles the teacher too.
+    accumulate: batches whose gradients are averaged for one update, where one large batch does not fit.
     """
 
     learning_rate: float = 2e-4
@@ -51,6 +55,7 @@ class Settings:
     compile: bool = False
     seed: int = 0
     decay: int | None = None
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 1:
@@ -59,6 +64,8 @@ class Settings:
             raise ValueError(f"clip must be positive or None, got {self.clip}")
         if self.decay is not None and self.decay < 1:
             raise ValueError(f"decay must be at least 1 update or None, got {self.decay}")
+        if not isinstance(self.accumulate, int) or self.accumulate < 1:
+            raise ValueError(f"accumulate must be a whole number of batches, at least 1, got {self.accumulate}")
         if self.average is not None and not 0 <= self.average < 1:
             raise ValueError(f"average must lie in [0, 1) or be None, got {self.average}")
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):
@@ -94,6 +101,7 @@ class Learner(Generic[Module]):
         self.settings = settings
         self.device = best_device() if device is None else torch.device(device)
         self.module = module.to(self.device)
+        same_weights(self.module)
         self.average = None
         if settings.average is not None:
             self.average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(settings.average)).requires_grad_(
@@ -107,7 +115,8 @@ class Learner(Generic[Module]):
         )
         self.dtype = self._dtype(settings.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.generator = torch.Generator(self.device).manual_seed(settings.seed)
+        number, count = process()
+        self.generator = torch.Generator(self.device).manual_seed(settings.seed * count + number)
         if settings.compile:
             module.compile()
 
@@ -130,31 +139,49 @@ class Learner(Generic[Module]):
     def randn(self, shape: torch.Size | tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=self.device)
 
-    def step(self, loss: Tensor, update: int) -> float:
-        """One update down the gradient of ``loss``, whose value is returned.
+    def step(self, loss_of: Callable[[], Tensor], update: int) -> float:
+        """One update down the gradient of ``loss_of()``, whose value is returned.
 
-        Raises ``Diverged`` before the weights change if the loss or its gradient is not finite.
+        With ``accumulate`` or several processes: down the mean gradient of that many calls, each on its own batch.
+        Raises ``Diverged`` before the weights change if the loss or its gradient is not finite, and
+        ``torch.OutOfMemoryError`` with what to lower.
         """
-        value = loss.item()
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.rate(update)
         self.optimiser.zero_grad(set_to_none=True)
-        if math.isfinite(value):
-            self.scaler.scale(loss).backward()
-            self.scaler.unscale_(self.optimiser)
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
-            if self.scaler.is_enabled() or bool(norm.isfinite()):
-                self.scaler.step(self.optimiser)
-                self.scaler.update()
-                self.optimiser.zero_grad(set_to_none=True)  # while another network learns, its memory is free
-                if self.average is not None:
-                    self.average.update_parameters(self.module)
-                return value
-        raise Diverged(
-            f"the loss became {value} or its gradient not finite at update {update}; the weights are those of "
-            f"update {update - 1}. Lower the learning rate ({self.settings.learning_rate:g}), or go on from the last "
-            "checkpoint."
-        )
+        value = self._descend(loss_of)
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
+        if not math.isfinite(value) or not (self.scaler.is_enabled() or bool(norm.isfinite())):
+            raise Diverged(
+                f"the loss became {value} or its gradient not finite at update {update}; the weights are those of "
+                f"update {update - 1}. Lower the learning rate ({self.settings.learning_rate:g}), or go on from the "
+                "last checkpoint."
+            )
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)  # while another network learns, its memory is free
+        if self.average is not None:
+            self.average.update_parameters(self.module)
+        return value
+
+    def _descend(self, loss_of: Callable[[], Tensor]) -> float:
+        """Leave the mean gradient of all batches in the parameters; the mean loss."""
+        batches, values = self.settings.accumulate, []
+        try:
+            for _ in range(batches):
+                with self.autocast():
+                    loss = loss_of()
+                values.append(loss.detach())
+                self.scaler.scale(loss / batches).backward()
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                "the accelerator's memory is full: halve the batch and double Settings.accumulate (the update stays "
+                "the same), or make the network narrower"
+            ) from error
+        mean = torch.stack(values).mean()
+        average_over_processes([mean, *(p.grad for p in self.parameters if p.grad is not None)])
+        return mean.item()
 
     def state_dict(self) -> dict:
         return {

@@ -14,8 +14,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from ibmd_lite.training.files import load_checkpoint, save_checkpoint
+from ibmd_lite.training.processes import process
 
-__all__ = ["Run", "Stateful", "checkpointed", "progress"]
+__all__ = ["Run", "Stateful", "checkpointed", "peak_memory", "progress"]
 
 Record = TypeVar("Record")
 
@@ -41,7 +42,7 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
 
     Saved: the run (weights, averages, optimisers, random state), the stream's position, and torch's own
     random state.  On one machine's CPU with the same number of threads a resumed run equals an unbroken
-    one to the bit.
+    one to the bit.  Of several processes each keeps a file of its own, the first under the name given.
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 update, got {every}")
@@ -49,7 +50,8 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
         raise TypeError(
             "a resumable stream has state_dict and load_state_dict: use training.Draws or training.Shuffled"
         )
-    path = Path(path)
+    number, _ = process()
+    path = Path(f"{os.fspath(path)}.{number}" if number else path)
     for unfinished in path.parent.glob(f".{path.name}.*.part"):  # left by a run that was killed while saving
         unfinished.unlink(missing_ok=True)
     if path.exists():
@@ -78,13 +80,30 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
 def progress(
     records: Iterable[Record], total: int, what: str, *, show: tuple[str, ...] = ("loss",)
 ) -> Iterator[Record]:
-    """A tqdm bar around a run: rate, remaining time, and the named fields of the records."""
+    """A tqdm bar around a run: rate, remaining time, the named fields of the records, at the end the peak of memory.
+
+    Of several processes the first shows one.
+    """
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=what, file=sys.stdout, mininterval=1.0, dynamic_ncols=True) as bar:
+    quiet = process()[0] > 0
+    with tqdm(total=total, desc=what, file=sys.stdout, mininterval=1.0, dynamic_ncols=True, disable=quiet) as bar:
         for record in records:
             bar.n = record.update  # type: ignore[attr-defined]
             bar.set_postfix({name: f"{getattr(record, name):.4g}" for name in show}, refresh=False)
             bar.update(0)
             yield record
-        bar.refresh()
+        if peak := peak_memory():
+            bar.set_description(f"{what}, peak of memory {peak / 2**30:.1f} GiB")
+
+
+def peak_memory() -> int:
+    """Most bytes held so far: by tensors on CUDA where it was used, else by the whole process; 0 on Windows."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

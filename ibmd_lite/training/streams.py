@@ -1,6 +1,6 @@
 """Endless streams of batches that can be put back where they were: the data order is part of a checkpoint.
 
-Ground floor.  Imports torch.
+Each of several processes gets draws of its own.  Ground floor.  Imports torch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
+
+from ibmd_lite.training.processes import process
 
 __all__ = ["Draws", "Shuffled", "take"]
 
@@ -33,7 +35,8 @@ class Draws(Generic[Item]):
         if batch < 1:
             raise ValueError(f"a batch holds at least one sample, got {batch}")
         self.draw, self.batch = draw, batch
-        self.generator = torch.Generator().manual_seed(seed)
+        number, count = process()
+        self.generator = torch.Generator().manual_seed(seed * count + number)
 
     def __iter__(self) -> Iterator[Item]:
         return self
@@ -49,13 +52,20 @@ class Draws(Generic[Item]):
 
 
 class Shuffled:
-    """Batches of rows of ``tensors``, each epoch in a new order; a lone tensor yields tensors, several tuples."""
+    """Batches of rows of ``tensors``, each epoch in a new order; a lone tensor yields tensors, several tuples.
+
+    Several processes share the order: of every ``count`` batches each takes one.
+    """
 
     def __init__(self, *tensors: Tensor, batch: int, seed: int = 0) -> None:
         if not tensors or len({len(x) for x in tensors}) != 1:
             raise ValueError(f"tensors of one length are needed, got lengths {[len(x) for x in tensors]}")
-        if not 1 <= batch <= len(tensors[0]):
-            raise ValueError(f"batch must lie between 1 and the {len(tensors[0])} samples there are, got {batch}")
+        self.number, self.count = process()
+        if not 1 <= batch * self.count <= len(tensors[0]):
+            raise ValueError(
+                f"batch must lie between 1 and the {len(tensors[0])} samples there are"
+                f"{f' over {self.count} processes' if self.count > 1 else ''}, got {batch}"
+            )
         self.tensors, self.batch = tensors, batch
         self.generator = torch.Generator().manual_seed(seed)
         self.order = torch.empty(0, dtype=torch.long)
@@ -64,9 +74,11 @@ class Shuffled:
         return self
 
     def __next__(self) -> Tensor | tuple[Tensor, ...]:
-        if len(self.order) < self.batch:
+        together = self.batch * self.count
+        if len(self.order) < together:
             self.order = torch.randperm(len(self.tensors[0]), generator=self.generator)
-        index, self.order = self.order[: self.batch], self.order[self.batch :]
+        index, self.order = self.order[:together], self.order[together:]
+        index = index[self.number * self.batch : (self.number + 1) * self.batch]
         rows = tuple(x[index] for x in self.tensors)
         return rows[0] if len(rows) == 1 else rows
 

@@ -1,0 +1,48 @@
+"""Several processes that train one network, as `accelerate launch` or `torchrun` start them.
+
+Each works on its own share of the data; gradients are averaged before every update, so that all of them hold the
+same weights. Alone, everything here does nothing. Ground floor. Imports torch; accelerate when there are several.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["average_over_processes", "process", "same_weights"]
+
+
+def process() -> tuple[int, int]:
+    """This process's number and how many there are; the first call joins the group."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise ImportError("several processes need accelerate: pip install 'ibmd_lite[processes]'") from error
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return state.process_index, state.num_processes
+
+
+def average_over_processes(tensors: Sequence[Tensor]) -> None:
+    """Put the mean over all processes in the place of each tensor, in one message per dtype."""
+    _, count = process()
+    if count == 1:
+        return
+    for dtype in {tensor.dtype for tensor in tensors}:
+        group = [tensor for tensor in tensors if tensor.dtype == dtype]
+        message = torch.cat([tensor.flatten() for tensor in group])
+        torch.distributed.all_reduce(message)
+        for tensor, mean in zip(group, message.div_(count).split([t.numel() for t in group]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+
+def same_weights(module: nn.Module) -> None:
+    """Give every process the weights of the first."""
+    if process()[1] > 1:
+        with torch.no_grad():
+            for tensor in [*module.parameters(), *module.buffers()]:
+                torch.distributed.broadcast(tensor, 0)

@@ -1,0 +1,129 @@
+"""One large batch, its parts one after the other, and its parts in several processes are one training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ibmd_lite.training import Learner, Settings, Shuffled, peak_memory
+
+PAIRS = torch.linspace(-1, 1, 32).reshape(8, 4).sin()
+
+PROCESS = """
+import sys
+import torch
+from ibmd_lite.bridges import Brownian
+from ibmd_lite.distillation import Distillation, DistillationSettings, Student
+from ibmd_lite.model import BridgeModel
+from ibmd_lite.networks import MLP
+from ibmd_lite.training import Draws, Learner, Settings, Shuffled, checkpointed, process
+
+folder, (number, count) = sys.argv[1], process()
+torch.set_num_threads(1)
+assert count == 2
+torch.manual_seed(number)  # different weights, until the learner gives both those of the first
+module = torch.nn.Linear(4, 1)
+pairs = torch.linspace(-1, 1, 32).reshape(8, 4).sin()
+learner = Learner(module, Settings(0.05, average=0.5), "cpu")
+start = {name: value.clone() for name, value in module.state_dict().items()}
+stream, values = Shuffled(pairs, batch=4, seed=3), []
+for n in range(1, 5):
+    values.append(learner.step(lambda: module(next(stream)).square().mean(), n))
+noise = learner.randn((3,))
+
+torch.manual_seed(0)
+teacher = BridgeModel(MLP(2, 8, 1), Brownian())
+settings = DistillationSettings(generator=Settings(1e-3), fake=Settings(1e-3), fake_updates=1)
+run = Distillation(teacher, Student.of(teacher), settings=settings, device="cpu")
+sources = Draws(lambda n, generator: torch.randn(n, 2, generator=generator), 8)
+first = next(iter(sources))
+for _ in checkpointed(run, sources, 3, folder + "/run.pt", every=3):
+    pass
+torch.save(
+    {"start": start, "end": module.state_dict(), "values": values, "noise": noise, "first": first,
+     "student": run.student.state_dict()}, f"{folder}/{number}.pt",
+)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What two processes, started as a user starts them, end with."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "train.py").write_text(PROCESS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    done = subprocess.run([*command, str(folder / "train.py"), str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {path.name for path in folder.glob("run.pt*")} == {"run.pt", "run.pt.1"}
+    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in (0, 1)]
+
+
+def trained(start: dict[str, Tensor], accumulate: int) -> tuple[nn.Module, list[float]]:
+    module = nn.Linear(4, 1)
+    module.load_state_dict(start)
+    learner = Learner(module, Settings(0.05, average=0.5, accumulate=accumulate), "cpu")
+    stream = Shuffled(PAIRS, batch=8 // accumulate, seed=3)
+    return module, [learner.step(lambda: module(next(stream)).square().mean(), n) for n in range(1, 5)]
+
+
+def test_two_processes_train_as_one_with_the_batch_of_both(both: list[dict]) -> None:
+    alone, values = trained(both[0]["start"], 1)
+    assert values[0] > 1.5 * values[-1], "so that something was learned"
+    for one in both:
+        assert one["values"] == pytest.approx(values, rel=1e-5)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(one["end"][name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_processes_hold_the_same_weights_to_the_bit_and_draw_their_own_noise(both: list[dict]) -> None:
+    for part in ("start", "end", "student"):
+        assert all(torch.equal(value, both[1][part][name]) for name, value in both[0][part].items())
+    assert not torch.equal(both[0]["noise"], both[1]["noise"])
+    assert not torch.equal(both[0]["first"], both[1]["first"])
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_batches_train_as_one(parts: int) -> None:
+    torch.manual_seed(0)
+    start = nn.Linear(4, 1).state_dict()
+    whole, values = trained(start, 1)
+    piecewise, found = trained(start, parts)
+    assert found == pytest.approx(values, rel=1e-5)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(piecewise.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [0, 1.5])
+def test_parts_of_a_batch_are_counted(parts: float) -> None:
+    with pytest.raises(ValueError, match="accumulate must be a whole number of batches"):
+        Settings(accumulate=parts)  # type: ignore[arg-type]
+
+
+def test_a_full_memory_says_what_to_lower() -> None:
+    module = nn.Linear(4, 1)
+    learner = Learner(module, Settings(), "cpu")
+
+    def too_much() -> Tensor:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    with pytest.raises(torch.OutOfMemoryError, match=r"halve the batch and double Settings\.accumulate"):
+        learner.step(too_much, 1)
+    learner.step(lambda: module(PAIRS).square().mean(), 1)  # and it can go on
+
+
+def test_the_peak_of_memory_grows_with_what_is_held() -> None:
+    before = peak_memory()
+    held = torch.ones(int(2e8 / 4))
+    assert peak_memory() >= before
+    assert peak_memory() > held.numel() * 4
+
+
+def test_the_processes_package_is_not_needed_alone() -> None:
+    code = "import sys, ibmd_lite.training as t; assert t.process() == (0, 1); assert 'accelerate' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path.cwd()).returncode == 0
