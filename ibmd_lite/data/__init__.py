@@ -1,9 +1,14 @@
-"""Data: couplings in the plane, photographs that installed packages carry, corruptions.
+"""Data: couplings in the plane, photographs that installed packages carry, images and pairs of one's own, public data
+sets from their publishers, corruptions.
 
-Imports torch alone; what reads image files loads when a photograph is first asked for.
+Imports torch, numpy and the training files; what reads image files loads when an image is first asked for.
 """
 
+from ibmd_lite.data.cache import cache_folder
 from ibmd_lite.data.corruptions import SuperResolution
+from ibmd_lite.data.images import Images
+from ibmd_lite.data.official import cifar10, fashion_mnist, tiny_imagenet
+from ibmd_lite.data.pairs import Pairs
 from ibmd_lite.data.photographs import Photographs, held_out_region, photograph
 from ibmd_lite.data.plane import (
     GaussianToEight,
@@ -15,12 +20,18 @@ from ibmd_lite.data.plane import (
 
 __all__ = [
     "GaussianToEight",
+    "Images",
+    "Pairs",
     "Photographs",
     "RotatedNoisy",
     "SuperResolution",
+    "cache_folder",
+    "cifar10",
     "eight_gaussians",
+    "fashion_mnist",
     "gaussian",
     "held_out_region",
     "photograph",
+    "tiny_imagenet",
     "two_moons",
 ]

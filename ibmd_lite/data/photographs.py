@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from ibmd_lite.data.decoding import to_unit
+
 __all__ = ["HELD_OUT", "MARGIN", "NAMES", "Photographs", "held_out_region", "photograph"]
 
 SHORT_SIDE = 256
@@ -83,7 +85,7 @@ def held_out_region(name: str) -> Float[Tensor, "3 128 128"]:
     """The held-out box of a photograph as one picture, in [-1, 1]."""
     picture = photograph(name)
     top, left = HELD_OUT[name]
-    return _to_unit(picture[:, top : top + HELD_OUT_SIDE, left : left + HELD_OUT_SIDE])
+    return to_unit(picture[:, top : top + HELD_OUT_SIDE, left : left + HELD_OUT_SIDE])
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Photographs:
         columns = torch.where(mirrored[:, None], steps.flip(0), steps)
         rows = steps * widths[labels][:, None]
         crops = pixels[first[:, None, None] + rows[:, :, None] + columns[:, None, :]]
-        return _to_unit(crops.permute(0, 3, 1, 2)).contiguous(), labels
+        return to_unit(crops.permute(0, 3, 1, 2)).contiguous(), labels
 
 
 @lru_cache(maxsize=8)
@@ -163,8 +165,3 @@ def _index(source: Photographs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     counts = torch.tensor([len(start) for start in starts])
     padded = torch.nn.utils.rnn.pad_sequence(starts, batch_first=True)
     return torch.cat(pixels), padded, torch.tensor(widths), counts
-
-
-def _to_unit(pixels: Tensor) -> Tensor:
-    """Bytes 0..255 to [-1, 1]."""
-    return pixels.float() / 127.5 - 1
