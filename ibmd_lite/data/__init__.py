@@ -1,29 +1,33 @@
-"""Data: couplings in the plane, photographs that installed packages carry, images and pairs of one's own, public data
-sets from their publishers, corruptions.
+"""Data: couplings in the plane, photographs, images and pairs of one's own, public data sets, corruptions.
 
-Imports torch, numpy and the training files; what reads image files loads when an image is first asked for.
+Imports torch, numpy, ``model`` and the training files; what reads image files loads when an image is first asked for.
 """
 
 from ibmd_lite.data.cache import cache_folder
-from ibmd_lite.data.corruptions import SuperResolution
+from ibmd_lite.data.corrupted import Corrupted, Own
+from ibmd_lite.data.corruptions import JPEG, Blur, Corruption, Sketch, SuperResolution
 from ibmd_lite.data.images import Images
+from ibmd_lite.data.inpainting import BrushStrokes, CentreHole, Inpainting
 from ibmd_lite.data.official import cifar10, fashion_mnist, tiny_imagenet
 from ibmd_lite.data.pairs import Pairs
 from ibmd_lite.data.photographs import Photographs, held_out_region, photograph
-from ibmd_lite.data.plane import (
-    GaussianToEight,
-    RotatedNoisy,
-    eight_gaussians,
-    gaussian,
-    two_moons,
-)
+from ibmd_lite.data.plane import GaussianToEight, RotatedNoisy, eight_gaussians, gaussian, two_moons
 
 __all__ = [
+    "JPEG",
+    "Blur",
+    "BrushStrokes",
+    "CentreHole",
+    "Corrupted",
+    "Corruption",
     "GaussianToEight",
     "Images",
+    "Inpainting",
+    "Own",
     "Pairs",
     "Photographs",
     "RotatedNoisy",
+    "Sketch",
     "SuperResolution",
     "cache_folder",
     "cifar10",
