@@ -10,7 +10,7 @@ import torch
 
 from ibmd_lite.training.files import writing
 
-__all__ = ["keep", "table"]
+__all__ = ["RESULTS", "keep", "table"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,8 +26,8 @@ def table(rows: Sequence[dict[str, object]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def keep(name: str, rows: Sequence[dict[str, object]], **about: object) -> Path:
-    """Print the table and write results/<name>.json with the settings and the machine's kind."""
+def keep(name: str, rows: Sequence[dict[str, object]], folder: Path = RESULTS, **about: object) -> Path:
+    """Print the table and write <name>.json, into results/ by default, with the settings and the machine's kind."""
     print(table(rows))
     machine = {
         "torch": torch.__version__,
@@ -35,7 +35,7 @@ def keep(name: str, rows: Sequence[dict[str, object]], **about: object) -> Path:
         "cores": os.cpu_count(),
         "system": platform.machine(),
     }
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     with writing(path) as temporary:
         temporary.write_text(json.dumps({"about": about | machine, "rows": list(rows)}, indent=1) + "\n")
     return path

@@ -25,9 +25,9 @@ __all__ = ["Coupling", "distil", "early_times", "near_zero", "plane_settings", "
 
 
 class Coupling(Protocol):
-    """Pairs to learn from, and sources alone to distil with; see ``data.plane``."""
+    """Pairs to learn from, and sources alone to distil with; see ``data.plane`` and ``data.Corrupted``."""
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]: ...
+    def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor | Source]: ...
 
     def sources(self, n: int, generator: torch.Generator | None = None) -> Tensor | Source: ...
 

@@ -250,8 +250,9 @@ def sample(
     """Walk ``grid`` from T down to its last time, one ``step`` per interval (Markov by default).
 
     ``noise`` gives the standard normal draws in place of ``generator``, in the order used.  With a mask the
-    known pixels of xT are set again at the end.  A grid that starts below T takes xT for the state there.
-    Raises ValueError for a grid that does not fall, leaves [0, T] or has no interval, and for a source that
+    known pixels of every x0_hat are those of xT, which no loss taught the model: so they walk the bridge between
+    xT and itself, as in training, and are xT again at the end.  A grid that starts below T takes xT for the state
+    there.  Raises ValueError for a grid that does not fall, leaves [0, T] or has no interval, and for a source that
     is not finite.
     """
     if not isinstance(model, BridgeModel):
@@ -285,7 +286,7 @@ def sample(
         nonlocal calls
         calls += 1
         time = torch.full((len(xt),), t.item(), device=xt.device, dtype=torch.promote_types(xt.dtype, torch.float32))
-        past.appendleft((t, model(xt, time, **model.given(source))))
+        past.appendleft((t, source.compose(model(xt, time, **model.given(source)))))
         return past[0][1]
 
     xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, draw())

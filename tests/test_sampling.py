@@ -355,6 +355,23 @@ def test_known_pixels_come_back():
     assert bool((x0[..., :2] != xT[..., :2]).all())
 
 
+@pytest.mark.parametrize("step", [Markov(), DBIM(eta=0.0), DBIM(eta=0.0, order=2)], ids=repr)
+def test_known_pixels_walk_the_bridge_between_themselves(step):
+    """As in training: N(xT, c_t^2) at every time, whatever the network says of pixels that no loss taught it."""
+    xT, mask = torch.full((4000, 1, 2, 1), 3.0, dtype=torch.float64), torch.zeros(4000, 1, 2, 1, dtype=torch.float64)
+    mask[:, :, 0] = 1
+    bridge = Brownian(0.5)
+    model = BridgeModel(nn.Identity(), bridge, prediction=PlainTime())
+    model.network.forward = lambda xt, time: 0 * xt + 100
+    walked = sample(
+        model, Source(xT, mask=mask), bridge.grid(5), step, generator=torch.Generator().manual_seed(0), keep_states=True
+    )
+    for t, state in zip(bridge.grid(5), walked.states, strict=True):
+        known, spread = state[:, :, 1], bridge.coefficients(t)[2].item()
+        assert known.mean().item() == pytest.approx(3, abs=0.05)
+        assert known.std().item() == pytest.approx(spread, rel=0.05, abs=1e-12)
+
+
 def test_a_network_gets_the_conditions_of_its_source():
     seen = []
 

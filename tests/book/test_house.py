@@ -16,11 +16,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
+ON_REQUEST = {"inception"}  # extras that no command of this project installs
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 
 
 def declared() -> dict[str, Requirement]:
-    extras = PROJECT["optional-dependencies"].values()
+    extras = [texts for name, texts in PROJECT["optional-dependencies"].items() if name not in ON_REQUEST]
     every = [Requirement(text) for texts in [PROJECT["dependencies"], *extras] for text in texts]
     return {canonicalize_name(each.name): each for each in every if canonicalize_name(each.name) != "ibmd-lite"}
 

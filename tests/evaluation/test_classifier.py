@@ -1,26 +1,43 @@
 """The classifier: it learns, repeats, travels through a file, and its features see blur."""
 
+import io
 import subprocess
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ibmd_lite.data import Photographs, SuperResolution
 from ibmd_lite.evaluation import frechet_distance
-from ibmd_lite.evaluation.classifier import NAMES, Classifier, load_classifier, train_classifier
+from ibmd_lite.evaluation.classifier import (
+    CIFAR10,
+    NAMES,
+    PHOTOGRAPHS,
+    Classifier,
+    load_classifier,
+    moved_and_mirrored,
+    train_classifier,
+)
+from ibmd_lite.training import save_weights
 
 
 def test_training_learns() -> None:
     crops, labels = Photographs(32, "train").draw(400, torch.Generator().manual_seed(0))
-    few, more = (train_classifier(updates, batch=16).accuracy(crops, labels) for updates in (1, 80))
+    few, more = (
+        train_classifier(recipe=replace(PHOTOGRAPHS, updates=updates, batch=16)).accuracy(crops, labels)
+        for updates in (1, 80)
+    )
     assert few < 1.5 / len(NAMES) < more
 
 
 def test_training_repeats_with_its_seed() -> None:
     images = torch.randn(4, 3, 16, 16)
-    first, again, other = (train_classifier(3, batch=8, seed=seed).features(images) for seed in (0, 0, 1))
+    recipe = replace(PHOTOGRAPHS, updates=3, batch=8)
+    first, again, other = (train_classifier(recipe=recipe, seed=seed).features(images) for seed in (0, 0, 1))
     torch.testing.assert_close(first, again)
     assert not torch.allclose(first, other)
 
@@ -38,6 +55,41 @@ def test_shipped_features_tell_blur_from_fresh_crops() -> None:
     assert classifier.accuracy(crops, labels) > 0.4
 
 
+def test_residual_blocks_are_asked_in_evaluation_mode_and_travel(tmp_path: Path) -> None:
+    """Normalised over the batch: an image's features must not depend on its neighbours."""
+    recipe = replace(PHOTOGRAPHS, updates=3, batch=8, classifier={"dimension": 6, "widths": (4, 4, 4), "blocks": 2})
+    classifier = train_classifier(recipe=recipe)
+    images = torch.randn(5, 3, 16, 16)
+    together = classifier.features(images)
+    assert together.shape == (5, 6)
+    torch.testing.assert_close(classifier.features(images, batch=1), together)
+    save_weights(tmp_path / "own.safetensors", classifier, {"classifier": classifier.about, "names": ["cat", "dog"]})
+    again = load_classifier(tmp_path / "own.safetensors")
+    torch.testing.assert_close(again.features(images), together)
+    assert again.names == ("cat", "dog")
+
+
+def test_moves_and_mirrors_show_the_same_picture() -> None:
+    """Of a ramp from left to right, rows stay ramps: shifted by at most four pixels, or falling where mirrored."""
+    ramp = torch.arange(16.0).expand(400, 1, 16, 16)
+    moved = moved_and_mirrored(ramp, torch.Generator().manual_seed(0))
+    inner = moved[:, 0, 8, 4:12]
+    rising, falling = (inner.diff(dim=1) == 1).all(1), (inner.diff(dim=1) == -1).all(1)
+    assert bool((rising | falling).all())
+    assert 150 < int(rising.sum()) < 250
+    assert set((inner[rising, 0] - 4).tolist()) == set(range(-4, 5))
+    assert torch.equal(moved, moved[:, :, :1].expand_as(moved)), "rows of one image move together"
+
+
+def test_cifar10_weights_are_small_and_know_their_classes() -> None:
+    classifier = load_classifier(CIFAR10.weights)
+    assert CIFAR10.weights.stat().st_size < 1e6
+    assert len(classifier.names) == 10
+    assert classifier.dimension == 64
+    assert classifier.about["classes"] == 10
+    assert not classifier.training
+
+
 def test_chunks_do_not_change_features() -> None:
     classifier = Classifier()
     images = torch.randn(10, 3, 16, 16)
@@ -48,9 +100,26 @@ def test_command_writes_weights_that_load(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     command = [sys.executable, "-m", "ibmd_lite.evaluation.classifier", "--updates", "2", "--output", str(path)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "test crops told right" in printed
+    assert "of 2,000 test images told right" in printed
     images = torch.randn(2, 3, 16, 16)
-    torch.testing.assert_close(load_classifier(path)(images), train_classifier(updates=2)(images))
+    recipe = replace(PHOTOGRAPHS, updates=2)
+    torch.testing.assert_close(load_classifier(path)(images), train_classifier(recipe=recipe)(images))
+
+
+def test_command_learns_the_classes_of_a_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IBMD_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "weights.safetensors"
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for split in ("train", "test"):
+            for label in range(10):
+                file = io.BytesIO()
+                Image.new("RGB", (32, 32), (20 * label, 0, 0)).save(file, "PNG")
+                archive.writestr(f"{split}/class{label}/one.png", file.getvalue())
+    command = [sys.executable, "-m", "ibmd_lite.evaluation.classifier", "--data", "cifar10", "--updates", "2"]
+    command += ["--path", str(tmp_path / "images.zip"), "--output", str(weights)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "of 10 test images told right" in printed
+    assert load_classifier(weights).names == tuple(f"class{label}" for label in range(10))
 
 
 def test_light_import() -> None:
@@ -68,4 +137,6 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"labels has shape \(3,\)"):
         Classifier().accuracy(torch.zeros(2, 3, 8, 8), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="updates is 0"):
-        train_classifier(updates=0)
+        train_classifier(recipe=replace(PHOTOGRAPHS, updates=0))
+    with pytest.raises(ValueError, match="blocks=-1"):
+        Classifier(blocks=-1)

@@ -1,0 +1,117 @@
+"""The benchmark of the image tasks: whole at quick size, killed and ending equal, every task on its feet."""
+
+import importlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from PIL import Image
+
+from ibmd_lite.distillation import Student
+from ibmd_lite.evaluation.classifier import CIFAR10, load_classifier
+from ibmd_lite.model import BridgeModel, Source
+from ibmd_lite.networks import UNet
+from ibmd_lite.sampling import sample
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+CLOCKS = {"s an image", "seconds an update", "times quicker"}
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("images")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zip in CIFAR-10's layout: as many images as the distance asks for, each some coloured patches."""
+    path, generator = tmp_path_factory.mktemp("data") / "pictures.zip", torch.Generator().manual_seed(0)
+    names = load_classifier(CIFAR10.weights).names
+    with zipfile.ZipFile(path, "w") as archive:
+        for split, n in (("train", 1300), ("test", 640)):
+            patches = torch.randint(256, (n, 4, 4, 3), generator=generator, dtype=torch.uint8)
+            for k, patch in enumerate(patches):
+                file = io.BytesIO()
+                Image.fromarray(patch.numpy()).resize((32, 32), Image.Resampling.BICUBIC).save(file, "PNG")
+                archive.writestr(f"{split}/{names[k % 10]}/{k:04d}.png", file.getvalue())
+    return path
+
+
+def _command(pictures: Path, folder: Path) -> list[str]:
+    command = [sys.executable, str(BENCHMARKS / "images.py"), "inpainting", "--path", str(pictures), "--quick"]
+    return [*command, "--folder", str(folder / "work"), "--results", str(folder)]
+
+
+def _kill_when(command: list[str], appears: Path) -> None:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not appears.exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def _without_clocks(found: object) -> object:
+    if isinstance(found, dict):
+        return {key: _without_clocks(value) for key, value in found.items() if key not in CLOCKS}
+    return [_without_clocks(value) for value in found] if isinstance(found, list) else found
+
+
+def test_a_run_killed_ends_as_an_unbroken_one(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IBMD_CACHE", str(tmp_path / "cache"))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(_command(pictures, whole), check=True, capture_output=True, text=True)
+    _kill_when(_command(pictures, broken), broken / "work" / "regression.pt")
+    assert not (broken / "work" / "student-4.pt").exists(), "killed too late to say anything"
+    subprocess.run(_command(pictures, broken), check=True, capture_output=True, text=True)
+    first, second = (json.loads((folder / "inpainting.json").read_text()) for folder in (whole, broken))
+    assert _without_clocks(first) == _without_clocks(second)
+
+    rows = {row["method"]: row for row in first["rows"]}
+    assert list(rows) == [
+        "no-op",
+        "regression",
+        *(f"{name}, {nfe} NFE" for name in ("teacher", "DBIM") for nfe in (1, 2)),
+        "student, 4 NFE",
+    ]
+    assert rows["teacher, 1 NFE"]["FD"] == rows["DBIM, 1 NFE"]["FD"], "one step is one step"
+    assert rows["teacher, 2 NFE"]["FD"] != rows["DBIM, 2 NFE"]["FD"]
+    about = first["about"]
+    assert 0 < about["floor"]["FD"] < 0.2 * rows["no-op"]["FD"]
+    assert about["clean"]["images"] == 640
+    best = min(row["FD"] for name, row in rows.items() if name.startswith(("teacher", "DBIM")))
+    (compared,) = about["compared"]
+    assert rows[compared["best teacher"]]["FD"] == best
+    assert compared["FD ratio"]["value"] == pytest.approx(rows["student, 4 NFE"]["FD"] / best)
+    assert [point["update"] for point in about["curves"]["teacher"]] == [4, 8]
+
+    other = [*_command(pictures, whole), "--seed", "1"]
+    refused = subprocess.run(other, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "holds another run" in refused.stderr
+
+
+def test_every_task_has_a_teacher_and_a_student(benchmark_module: ModuleType) -> None:
+    x0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for name, task in benchmark_module.TASKS.items():
+        source = Source.of(task.corruption(x0, torch.Generator().manual_seed(0)))
+        network = UNet(width=8, multipliers=(1,), patch=2, conditional=task.conditional)
+        teacher = BridgeModel(network, task.bridge, conditional=task.conditional, prediction=task.prediction)
+        assert sample(teacher, source, task.bridge.grid(2)).x0.isfinite().all(), name
+        for steps in task.steps:
+            student = Student.of(teacher, steps=steps, noise_channels=task.noise_channels)
+            assert student(source).shape == x0.shape, name
+
+
+def test_last_fifth_is_read_off_the_curve(benchmark_module: ModuleType) -> None:
+    curve = [{"update": 20 * k, "FD": 10.0 - k} for k in range(1, 6)]
+    assert benchmark_module._improvement(curve) == pytest.approx(1 / 6)
