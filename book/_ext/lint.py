@@ -19,7 +19,7 @@ import yaml
 from links import ROOT, TAG, notebooks
 
 QUICK = Path("book/_parameters/quick")
-PARTS = {"bridges", "distillation"}
+PARTS = {"bridges", "distillation", "images"}
 LONGEST_CELL = 30
 EXERCISES = 4
 
