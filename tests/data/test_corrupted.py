@@ -34,7 +34,10 @@ def test_pairs_are_the_images_and_what_became_of_them() -> None:
     torch.testing.assert_close(xT, SuperResolution(4, "pool")(x0))
 
 
-@pytest.mark.parametrize("corruption", [JPEG(5), Inpainting(BrushStrokes()), Own(grey), grain], ids=["JPEG", "strokes", "own", "grain"])
+EVERY_KIND = {"file": JPEG(5), "strokes": Inpainting(BrushStrokes()), "own": Own(grey), "with a generator": grain}
+
+
+@pytest.mark.parametrize("corruption", EVERY_KIND.values(), ids=EVERY_KIND)
 def test_one_seed_repeats_everything_and_sources_are_those_of_the_pairs(corruption) -> None:
     coupling = Corrupted(Photographs(16), corruption)
     x0, first = coupling.draw(4, generator())
