@@ -33,7 +33,7 @@ EVERY_CELL_DONE = """() => {
   const cells = [...document.querySelectorAll('.jp-CodeCell')];
   return cells.length && cells.every(cell => /\\[\\d+\\]:/.test(cell.querySelector('.jp-InputPrompt').textContent));
 }"""
-SLIDER = re.compile(r"^explore\(", re.MULTILINE)
+SLIDER = re.compile(r"^(?:display\.)?explore\(", re.MULTILINE)
 
 
 def sliders(path: Path) -> int:
