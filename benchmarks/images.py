@@ -23,6 +23,7 @@ from torch.nn import functional
 from ibmd_lite.baselines import Regression
 from ibmd_lite.bridges import VP, Bridge, Brownian, ContinuousI2SB
 from ibmd_lite.data import JPEG, Corrupted, Corruption, Images, Inpainting, Sketch, SuperResolution, cifar10
+from ibmd_lite.data.decoding import to_unit
 from ibmd_lite.distillation import Distillation, DistillationSettings, Student
 from ibmd_lite.evaluation import FrechetEstimate, diversity, frechet_distance, frechet_estimate, median_seconds
 from ibmd_lite.evaluation import psnr as mean_psnr
@@ -132,10 +133,7 @@ class Experiment:
 
     def __init__(self, task: Task, size: Size, path: Path | None, folder: Path, precision: str, seed: int) -> None:
         self.task, self.size, self.folder, self.precision, self.seed = task, size, folder, precision, seed
-        read = (
-            (lambda split: cifar10(split)) if path is None else (lambda split: Images.read(path, size=32, split=split))
-        )
-        train, self.test = read("train"), read("test")
+        train, self.test = _read(path, "train"), _read(path, "test")
         self.classifier = load_classifier(CIFAR10.weights)
         if self.test.classes != self.classifier.names:
             raise ValueError(
@@ -145,7 +143,7 @@ class Experiment:
         about = {"task": repr(task), "size": repr(size), "precision": precision, "seed": seed}
         about |= {"train": len(train), "test": len(self.test)}
         self._claim(about)
-        self.reference = self.classifier.features(_unit(train))
+        self.reference = self.classifier.features(to_unit(train.pixels))
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         held_out, learned = order.tensor_split([size.held_out])
         self.pairs = Corrupted(Mirrored(_part(train, learned)), task.corruption)
@@ -270,7 +268,7 @@ class Experiment:
 
     def _corrupted(self, images: Images, purpose: int, first: int | None = None) -> tuple[Tensor, Source]:
         """Clean images and what the corruption made of them; its noise depends on the purpose alone."""
-        x0 = _unit(images)[:first]
+        x0 = to_unit(images.pixels)[:first]
         generator = torch.Generator().manual_seed(RANDOM * self.seed + purpose)
         return x0, Source.of(self.task.corruption(x0, generator))
 
@@ -290,10 +288,6 @@ def _read(path: Path | None, split: str) -> Images:
 def _part(images: Images, rows: Tensor) -> Images:
     names = tuple(images.names[row] for row in rows.tolist())
     return replace(images, pixels=images.pixels[rows], labels=images.labels[rows], names=names)
-
-
-def _unit(images: Images) -> Float[Tensor, "n 3 32 32"]:
-    return images.pixels.float() / 127.5 - 1
 
 
 def _batches(source: Source, size: int = 100) -> Iterator[Source]:
@@ -334,7 +328,7 @@ def run(name: str, experiment: Experiment, results: Path) -> Path:
         method: experiment.measured(method, restore, seed=RANDOM * (place + 1))
         for place, (method, (_, restore)) in enumerate(methods.items())
     }
-    clean = experiment.classifier.features(_unit(experiment.test))
+    clean = experiment.classifier.features(to_unit(experiment.test.pixels))
     estimates = {
         method: frechet_estimate(row["features"], experiment.reference, draws=size.draws)
         for method, row in measured.items()

@@ -33,7 +33,6 @@ __all__ = [
     "Losses",
     "Student",
     "end_of_chain",
-    "generator_loss",
     "ibmd_loss",
     "random_step",
     "through_chain",
@@ -51,6 +50,14 @@ class Losses(NamedTuple):
     distance: Scalar
 
 
+Integrand = Callable[[Batch, Batch, Batch], Batch]
+
+
+def signed(target: Batch, fake_x0: Batch, x0: Batch) -> Batch:
+    """|x* - x0|^2 - |x_F - x0|^2, element by element."""
+    return (target - x0).square() - (fake_x0 - x0).square()
+
+
 def ibmd_loss(
     teacher: BridgeModel,
     fake: BridgeModel,
@@ -60,31 +67,14 @@ def ibmd_loss(
     *,
     weight: Weight | None = None,
     noise: Batch | None = None,
+    integrand: Integrand = signed,
 ) -> Losses:
     """E lambda (|x* - x0|^2 - |x_F - x0|^2) on the generator's x0 (eq:ibmd), a mean over elements.
 
     The gradient reaches x0 directly and through xt, hence through the input Jacobians of teacher and fake;
     their parameters get none.  Per sample this is twice SiD's loss at alpha = 1/2 (2404.04057).
+    integrand: what else of (x*, x_F, x0) is averaged; the other losses of ``baselines`` give theirs.
     """
-    return generator_loss(_signed, teacher, fake, x0, source, t, weight=weight, noise=noise)
-
-
-def _signed(target: Batch, fake_x0: Batch, x0: Batch) -> Batch:
-    return (target - x0).square() - (fake_x0 - x0).square()
-
-
-def generator_loss(
-    integrand: Callable[[Batch, Batch, Batch], Batch],
-    teacher: BridgeModel,
-    fake: BridgeModel,
-    x0: Batch,
-    source: Source | Tensor,
-    t: Float[Tensor, " batch"],
-    *,
-    weight: Weight | None = None,
-    noise: Batch | None = None,
-) -> Losses:
-    """E lambda integrand(x*, x_F, x0): teacher x* and fake x_F answer one xt of the generator's own bridge."""
     source = source if isinstance(source, Source) else Source(source)
     xt = teacher.bridge.sample(x0, source.xT, t, noise)  # not detached: the gradient goes through xt too
     with frozen(teacher, fake):

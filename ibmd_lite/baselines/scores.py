@@ -14,7 +14,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from ibmd_lite.distillation import Losses, generator_loss
+from ibmd_lite.distillation import Losses, ibmd_loss
 
 __all__ = ["SiD", "vsd_loss"]
 
@@ -41,7 +41,7 @@ class SiD:
             raise ValueError(f"alpha must be a finite number such as 0.5, 1.0 or 1.2, got {self.alpha}")
 
     def __call__(self, *given: Any, **options: Any) -> Losses:
-        return generator_loss(self.integrand, *given, **options)
+        return ibmd_loss(*given, **options, integrand=self.integrand)
 
     def integrand(self, target: Batch, fake_x0: Batch, x0: Batch) -> Batch:
         difference = target - fake_x0
@@ -60,7 +60,7 @@ def vsd_loss(*given: Any, **options: Any) -> Losses:
 
     Source: 2305.16213 (VSD); 2311.18828 (DMD), without its regression term.
     """
-    return generator_loss(_towards_teacher, *given, **options)
+    return ibmd_loss(*given, **options, integrand=_towards_teacher)
 
 
 def _towards_teacher(target: Batch, fake_x0: Batch, x0: Batch) -> Batch:
