@@ -1,0 +1,180 @@
+"""The image tasks of the book and the sizes at which they are run.
+
+Lives here: what each task restores and on which bridge (`TASKS`), how large networks, trainings and measurements are
+(`SIZES`), and the images they need (`images_of`).  Imports torch, the method, the data and the corruptions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ibmd_lite.bridges import VP, Bridge, Brownian, ContinuousI2SB
+from ibmd_lite.data import (
+    JPEG,
+    Corruption,
+    Images,
+    Inpainting,
+    Photographs,
+    Sketch,
+    SuperResolution,
+    cifar10,
+    tiny_imagenet,
+)
+from ibmd_lite.data.photographs import NAMES
+from ibmd_lite.model import DDBM, I2SBNoise, Prediction
+
+__all__ = ["SIZES", "TASKS", "Mirrored", "Size", "Task", "images_of", "part"]
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is restored, on which bridge; noise_channels and steps are the student's."""
+
+    corruption: Corruption
+    bridge: Bridge
+    prediction: Prediction
+    conditional: bool = False
+    noise_channels: int = 3
+    steps: tuple[int, ...] = (1,)
+
+
+def restoration(corruption: Corruption) -> Task:
+    """I2SB with a constant beta, and less noise than published: a small network learns it sooner, and its student too.
+
+    4x super-resolution (pool), after 400 teacher updates: Frechet distance 75 in 20 steps and 87 in one, against 84 and
+    120 for ``ContinuousI2SB(0.3)``.
+    """
+    return Task(corruption, Brownian(0.02), I2SBNoise())
+
+
+TASKS = {
+    "sr4x-bicubic": restoration(SuperResolution(4, "bicubic")),
+    "sr4x-pool": restoration(SuperResolution(4, "pool")),
+    "jpeg-5": restoration(JPEG(5)),
+    "jpeg-10": restoration(JPEG(10)),
+    # The hole holds noise already: the bridge adds little, and the student needs none of its own.
+    "inpainting": Task(Inpainting(), ContinuousI2SB(0.3), I2SBNoise(), noise_channels=0, steps=(4,)),
+    # Many images fit a sketch: the bridge has to remember it, and needs more noise (DDBM's own choice).
+    "sketch": Task(Sketch(), VP(), DDBM(), conditional=True, steps=(1, 2)),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of images, networks, trainings and measurements.
+
+    data: see `images_of`.  looks: how often a training is measured on ``held_out`` images.  every: updates between
+    two checkpoints.  nfe: of the teacher's walks in the table.  repeated: images restored four times, for diversity.
+    draws: of the bootstrap.
+    """
+
+    data: str = "cifar10"
+    side: int = 32
+    width: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 1
+    teacher_updates: int = 4000
+    teacher_batch: int = 64
+    student_updates: int = 1000
+    student_batch: int = 32
+    teacher_looks: int = 5
+    student_looks: int = 10
+    every: int = 50
+    held_out: int = 1000
+    nfe: tuple[int, ...] = (1, 5, 20, 100)
+    look_nfe: int = 20
+    repeated: int = 64
+    draws: int = 200
+
+
+SIZES = {
+    # A minute on two cores, and no download: everything runs, nothing is learned.
+    "quick": Size(
+        data="photographs",
+        width=16,
+        multipliers=(1, 2),
+        teacher_updates=40,
+        teacher_batch=16,
+        student_updates=6,
+        student_batch=8,
+        teacher_looks=2,
+        student_looks=2,
+        every=20,
+        held_out=640,
+        nfe=(1, 5),
+        look_nfe=1,
+        repeated=8,
+        draws=10,
+    ),
+    # Forty minutes a task on one core, a few on a GPU.
+    "full": Size(),
+    # For a data-centre GPU: 64 x 64, a network of 29 million parameters.
+    "large": Size(
+        data="tiny-imagenet",
+        side=64,
+        width=128,
+        multipliers=(1, 2, 3),
+        blocks=2,
+        teacher_updates=12_000,
+        teacher_batch=128,
+        student_updates=2000,
+        student_batch=128,
+        every=500,
+        held_out=2000,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """Images of which every other one, at random, is mirrored left to right."""
+
+    images: Images
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        x0, labels = self.images.draw(n, generator)
+        mirrored = torch.rand(n, 1, 1, 1, generator=generator) < 0.5
+        return torch.where(mirrored, x0.flip(-1), x0), labels
+
+
+def images_of(data: str, split: Split, side: int) -> Images:
+    """The images of a data set in an order of their own, so that the first few are of all classes.
+
+    data: ``"photographs"`` (crops of those that come with the installed packages), ``"cifar10"`` or
+    ``"tiny-imagenet"`` (the subsets that the package lists, fetched from their publishers), or the path of a folder
+    or zip of ``split/class/file``.  Raises ValueError for a split or a path that there is not.
+    """
+    if data == "photographs":
+        images = _crops(split, side)
+    elif data == "cifar10":
+        images = cifar10(split, subset=True)
+    elif data == "tiny-imagenet":
+        images = tiny_imagenet("val" if split == "test" else split, subset=True, size=side)
+    else:
+        images = Images.read(data, size=side, split=split)
+    if images.pixels.shape[-1] != side:
+        raise ValueError(f"the images of {data} are {images.pixels.shape[-1]} pixels wide, the size says {side}")
+    return images if split == "train" else part(images, torch.randperm(len(images), generator=_seeded(0)))
+
+
+def part(images: Images, rows: Tensor) -> Images:
+    """Those rows of the images, in that order."""
+    names = tuple(images.names[row] for row in rows.tolist())
+    return replace(images, pixels=images.pixels[rows], labels=images.labels[rows], names=names)
+
+
+def _crops(split: Split, side: int) -> Images:
+    """Fixed crops of the photographs, as many as the figures need."""
+    x0, labels = Photographs(side, split).draw(2000 if split == "train" else 640, _seeded(1))
+    pixels = ((x0 + 1) * 127.5).round().to(torch.uint8)
+    return Images(pixels, labels, NAMES, tuple(f"{split}/{NAMES[label]}/{k:04d}" for k, label in enumerate(labels)))
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
