@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from report import RESULTS, keep
+from report import keep
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,6 +22,7 @@ from ibmd_lite.experiments.tasks import SIZES, TASKS
 from ibmd_lite.model import Source
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "ibmd_lite" / "experiments" / "results" / "images"  # in the package: the book reads them
 
 
 def bicubic(source: Source, generator: torch.Generator) -> Tensor:
@@ -86,7 +87,9 @@ def main() -> None:
     parser.add_argument("--teacher-updates", type=int, help="and the regression's")
     parser.add_argument("--student-updates", type=int)
     parser.add_argument("--folder", type=Path, help=f"where unfinished work is kept; default: in ${VARIABLE} or runs/")
-    parser.add_argument("--results", type=Path, help="where the table goes; default: benchmarks/results/images")
+    parser.add_argument(
+        "--results", type=Path, help="where the table goes; default: in the package for full size, else --folder"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     os.environ.setdefault(VARIABLE, str(ROOT / "runs"))
@@ -95,7 +98,7 @@ def main() -> None:
     experiment = Experiment(
         arguments.task, size, folder=arguments.folder, precision=arguments.precision, seed=arguments.seed
     )
-    results = RESULTS / "images" if arguments.size == "full" else experiment.folder
+    results = RESULTS if arguments.size == "full" else experiment.folder
     run(experiment, arguments.results or results)
 
 

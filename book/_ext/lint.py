@@ -18,7 +18,8 @@ import papermill
 import yaml
 from links import ROOT, TAG, notebooks
 
-QUICK = Path("book/_parameters/quick")
+SIZES = Path("book/_parameters")
+QUICK = SIZES / "quick"
 PARTS = {"bridges", "distillation", "images"}
 LONGEST_CELL = 30
 EXERCISES = 4
@@ -38,8 +39,8 @@ SOLUTION = re.compile(r"^:::+\{solution(?:-start)?\}\s+(\S+)", re.MULTILINE)
 BARE_MARKDOWN_IMAGE = re.compile(r"!\[\s*\]\(")
 
 
-def faults(path: Path, quick: Path) -> list[str]:
-    """Every rule that the notebook breaks, in words; `quick` is its file of quick-size parameters."""
+def faults(path: Path, sizes: Path) -> list[str]:
+    """Every rule that the notebook breaks, in words; `sizes` holds a folder of parameter files for each size."""
     notebook = nbformat.read(path, as_version=4)
     return [
         *_tag_faults(notebook),
@@ -48,7 +49,7 @@ def faults(path: Path, quick: Path) -> list[str]:
         *_picture_faults(notebook),
         *_prose_faults(notebook),
         *(_exercise_faults(notebook) if path.parent.name in PARTS else ()),
-        *_quick_faults(path, quick),
+        *_size_faults(path, sizes),
     ]
 
 
@@ -165,15 +166,19 @@ def _exercise_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
             yield f"exercise {label} has no solution"
 
 
-def _quick_faults(path: Path, quick: Path) -> Iterator[str]:
-    if not quick.exists():
-        yield f"has no quick-size parameters in {quick.name}"
-        return
-    wanted = yaml.safe_load(quick.read_text("utf8")) or {}
-    known = papermill.inspect_notebook(str(path))
-    for name in wanted:
-        if name not in known:
-            yield f"does not know the quick parameter `{name}`; it has {', '.join(sorted(known)) or 'none'}"
+def _size_faults(path: Path, sizes: Path) -> Iterator[str]:
+    """Of the sizes' files: there is one for `quick`, and none names a parameter that the notebook lacks."""
+    files = sorted(sizes.glob(f"*/{path.stem}.yaml"))
+    if "quick" not in {file.parent.name for file in files}:
+        yield f"has no quick-size parameters in quick/{path.stem}.yaml"
+    known = papermill.inspect_notebook(str(path)) if files else {}
+    for file in files:
+        for name in yaml.safe_load(file.read_text("utf8")) or {}:
+            if name not in known:
+                yield (
+                    f"does not know the {file.parent.name} parameter `{name}`; "
+                    f"it has {', '.join(sorted(known)) or 'none'}"
+                )
 
 
 def main() -> None:
@@ -181,7 +186,7 @@ def main() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {fault}"
         for path in notebooks(ROOT)
-        for fault in faults(path, ROOT / QUICK / f"{path.stem}.yaml")
+        for fault in faults(path, ROOT / SIZES)
     ]
     print("\n".join(found) or "The notebooks are in order.")
     sys.exit(bool(found))

@@ -1,6 +1,7 @@
-"""Chapters as experiments: sweeps of a notebook with papermill, and the tables they left.
+"""Chapters as experiments: sweeps of a notebook with papermill, image tasks, and the tables they left.
 
-``stored`` reads a table that came with the package; ``python -m ibmd_lite.experiments.sweep NAME`` makes it.
+``stored`` and ``about`` read a table that came with the package.  ``python -m ibmd_lite.experiments.sweep NAME`` makes
+those of the sweeps, ``python benchmarks/images.py TASK`` those of the image tasks, ``images/TASK``.
 Imports the standard library; papermill and yaml when a sweep runs.
 """
 
@@ -8,13 +9,22 @@ import json
 from importlib import resources
 from typing import Any
 
-__all__ = ["stored"]
+__all__ = ["about", "stored"]
 
 
 def stored(name: str) -> list[dict[str, Any]]:
-    """The rows of a stored sweep, each with its parameters, its seed and its results; [] if there is none yet."""
-    table = resources.files(__package__) / "results" / f"{name}.json"
-    if not table.is_file():
-        return []
-    rows: list[dict[str, Any]] = json.loads(table.read_text("utf8"))["rows"]
+    """The rows of a stored table, each with its parameters and its results; [] if there is none yet."""
+    rows: list[dict[str, Any]] = _table(name).get("rows", [])
     return rows
+
+
+def about(name: str) -> dict[str, Any]:
+    """What was stored beside the rows: settings, curves, the machine; {} if there is no such table yet."""
+    found = _table(name)
+    return found.get("about", {key: value for key, value in found.items() if key != "rows"})
+
+
+def _table(name: str) -> dict[str, Any]:
+    path = resources.files(__package__) / "results" / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf8")) if path.is_file() else {}
+    return found

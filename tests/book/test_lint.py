@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from links import ROOT, notebooks, setup_cell
-from lint import QUICK, faults
+from lint import SIZES, faults
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -19,7 +19,7 @@ BOOK = notebooks(ROOT)
 
 @pytest.mark.parametrize("path", BOOK, ids=lambda path: path.stem)
 def test_every_notebook_of_the_book_is_clean(path: Path) -> None:
-    assert faults(path, ROOT / QUICK / f"{path.stem}.yaml") == []
+    assert faults(path, ROOT / SIZES) == []
 
 
 def test_the_book_has_notebooks() -> None:
@@ -43,11 +43,16 @@ def good() -> NotebookNode:
     return new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
-def found(notebook: NotebookNode, folder: Path, quick: str | None = "steps: 1\n") -> list[str]:
+def found(
+    notebook: NotebookNode, folder: Path, quick: str | None = "steps: 1\n", large: str | None = None
+) -> list[str]:
     nbformat.write(notebook, folder / "chapter.ipynb")
-    if quick is not None:
-        (folder / "chapter.yaml").write_text(quick, "utf8")
-    return faults(folder / "chapter.ipynb", folder / "chapter.yaml")
+    sizes = folder / "sizes"
+    for size, parameters in {"quick": quick, "large": large}.items():
+        if parameters is not None:
+            (sizes / size).mkdir(parents=True)
+            (sizes / size / "chapter.yaml").write_text(parameters, "utf8")
+    return faults(folder / "chapter.ipynb", sizes)
 
 
 def test_a_good_notebook_passes(tmp_path: Path) -> None:
@@ -139,5 +144,9 @@ def test_a_quick_parameter_that_the_notebook_does_not_have(tmp_path: Path) -> No
     assert any("`step`" in line for line in found(good(), tmp_path, quick="step: 1\n"))
 
 
+def test_a_large_parameter_that_the_notebook_does_not_have(tmp_path: Path) -> None:
+    assert any("the large parameter `step`" in line for line in found(good(), tmp_path, large="step: 1\n"))
+
+
 def test_no_file_of_quick_parameters(tmp_path: Path) -> None:
-    assert found(good(), tmp_path, quick=None) == ["has no quick-size parameters in chapter.yaml"]
+    assert found(good(), tmp_path, quick=None) == ["has no quick-size parameters in quick/chapter.yaml"]
