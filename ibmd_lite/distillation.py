@@ -195,7 +195,7 @@ class Distillation:
             if own != model.bridge and (student.nfe > 1 or own.end_std or model.bridge.end_std):
                 raise ValueError(
                     f"{name} walks {model.bridge}, the student {own}: a student of several steps, or of a bridge that "
-                    "is not pinned, walks its task's own bridge; give Student.of(..., bridges={task: bridge})"
+                    "is not pinned, walks its task's own bridge; give Student.of(..., tasks=teachers)"
                 )
         if fake is None:
             if len(self.teachers) > 1:
@@ -206,9 +206,10 @@ class Distillation:
                 f"fake must be a BridgeModel, got {type(fake).__name__}; wrap it: BridgeModel(network, bridge)"
             )
         for model in self.teachers.values():
-            if fake.conditional != model.conditional:
+            if fake.conditional != model.conditional and getattr(fake.network, "conditional", None) != "optional":
                 raise ValueError(
-                    "fake and teacher must both be conditional or both not: the fake sees what the teacher sees"
+                    "fake and teacher must both be conditional or both not: the fake sees what the teacher sees; for "
+                    "teachers of both kinds make the networks of fake and student with conditional='optional'"
                 )
         alone = self.teachers.get(None)
         if alone is not None:

@@ -24,6 +24,7 @@ __all__ = [
     "DDBM",
     "X0",
     "BridgeModel",
+    "Form",
     "I2SBNoise",
     "Prediction",
     "Scalings",
@@ -159,6 +160,14 @@ class Source:
         return x0 if self.mask is None else self.mask * x0 + (1 - self.mask) * self.xT
 
 
+class Form(NamedTuple):
+    """What a network is used as: on which bridge, predicting what, seeing xT or not."""
+
+    bridge: Bridge
+    prediction: Prediction
+    conditional: bool
+
+
 class BridgeModel(nn.Module):
     """``model(xt, t[, xT]) -> x0_hat``: any ``network(xt, time[, xT])`` on any bridge.
 
@@ -217,9 +226,14 @@ class BridgeModel(nn.Module):
         """1/out^2: with this lambda(t) the loss on x0 is the plain loss on the network's own output."""
         return self.prediction.scalings(self.bridge, t).out.square().reciprocal()
 
+    @property
+    def form(self) -> Form:
+        """What it is beside its network."""
+        return Form(self.bridge, self.prediction, self.conditional)
+
     def on(self, other: BridgeModel) -> BridgeModel:
-        """The same network, sharing its weights, on the bridge and with the prediction type of another model."""
-        return BridgeModel(self.network, other.bridge, conditional=other.conditional, prediction=other.prediction)
+        """The same network, sharing its weights, in the form of another model."""
+        return BridgeModel(self.network, **other.form._asdict())
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the network alone: models that share it are then compiled too, and checks stay outside."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ibmd_lite import bridges
 from ibmd_lite import model as predictions
-from ibmd_lite.model import BridgeModel, Source, add_noise_input, find_input
+from ibmd_lite.model import BridgeModel, Form, Source, add_noise_input, find_input
 from ibmd_lite.training.files import load_weights, read_weights, save_weights
 
 __all__ = ["Student"]
@@ -31,7 +31,7 @@ class Student(nn.Module):
 
     Between two steps the Markov posterior is drawn (eq:few-step); after the last there is no noise.
     Make one with ``Student.of(teacher)``: the teacher's weights, and noise inputs that start at zero.
-    ``model_of(task)`` is its model on the bridge of one of several tasks.
+    ``model_of(task)`` is its model in the form of one of several tasks.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Student(nn.Module):
         channels: int,
         noise_channels: int,
         grid: Float[Tensor, " times"],
-        bridges: Mapping[int, bridges.Bridge] | None = None,
+        tasks: Mapping[int, Form] | None = None,
     ) -> None:
         super().__init__()
         grid = torch.as_tensor(grid, dtype=torch.float64, device="cpu")
@@ -56,11 +56,13 @@ class Student(nn.Module):
             )
         model.bridge.check_times(grid)
         self.model, self.channels, self.noise_channels, self.grid = model, channels, noise_channels, grid
-        self.bridges = dict(bridges or {})
-        for task, bridge in self.bridges.items():
-            if bridge.T != model.bridge.T:
-                raise ValueError(f"the bridge of task {task} ends at T = {bridge.T:g}, the grid at {model.bridge.T:g}")
-            bridge.check_times(grid)
+        self.tasks = dict(tasks or {})
+        for task, form in self.tasks.items():
+            if form.bridge.T != model.bridge.T:
+                raise ValueError(
+                    f"the bridge of task {task} ends at T = {form.bridge.T:g}, the grid at {model.bridge.T:g}"
+                )
+            form.bridge.check_times(grid)
 
     @classmethod
     def of(
@@ -71,13 +73,14 @@ class Student(nn.Module):
         noise_channels: int | None = None,
         channels: int | None = None,
         input_layer: str = "input_layer",
-        bridges: Mapping[int, bridges.Bridge] | None = None,
+        tasks: Mapping[int, BridgeModel] | None = None,
     ) -> Student:
         """A student that starts as the teacher.
 
         steps: network calls per image.  noise_channels: channels of z, by default as many as the image has;
         0 makes a deterministic student.  channels: of the image, read off the input layer by default.
-        bridges: of each of several tasks, which matter between two steps; the teacher's own by default.
+        tasks: the teacher of each of several tasks, from which it takes bridge, prediction type and whether xT is
+        seen; by default all tasks have those of ``teacher``.
         """
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"a student needs a whole number of steps, at least one step, got {steps}")
@@ -95,7 +98,8 @@ class Student(nn.Module):
             )
         network = add_noise_input(teacher.network, channels, noise_channels, input_layer).requires_grad_(True)
         model = BridgeModel(network, teacher.bridge, conditional=teacher.conditional, prediction=teacher.prediction)
-        return cls(model, channels, noise_channels, teacher.bridge.grid(steps), bridges).eval()
+        forms = {task: model.form for task, model in (tasks or {}).items()}
+        return cls(model, channels, noise_channels, teacher.bridge.grid(steps), forms).eval()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the weights as safetensors, with the bridge, prediction type and grid they belong to."""
@@ -104,7 +108,7 @@ class Student(nn.Module):
             "noise_channels": self.noise_channels,
             "grid": self.grid.tolist(),
         }
-        own["bridges"] = {task: self.model_of(task).about["bridge"] for task in self.bridges}
+        own["tasks"] = {task: self.model_of(task).about for task in self.tasks}
         save_weights(path, self, self.model.about | own)
 
     @classmethod
@@ -122,14 +126,11 @@ class Student(nn.Module):
         bridge, prediction: only needed where they are not of this package; the file names them, no more.
         """
         about, _ = read_weights(path)
-        known = {name: getattr(module, name) for module in (bridges, predictions) for name in module.__all__}
         try:
-            bridge = bridge or known[about["bridge"].pop("name")](**about["bridge"])
-            prediction = prediction or known[about["prediction"].pop("name")](**about["prediction"])
+            own = _form(about, bridge, prediction)
             channels, noise_channels = about["channels"], about["noise_channels"]
-            wide = add_noise_input(network, channels, noise_channels, input_layer)
-            model = BridgeModel(wide, bridge, conditional=about["conditional"], prediction=prediction)
-            tasks = {int(task): known[own.pop("name")](**own) for task, own in about.get("bridges", {}).items()}
+            model = BridgeModel(add_noise_input(network, channels, noise_channels, input_layer), **own._asdict())
+            tasks = {int(task): _form(told) for task, told in about.get("tasks", {}).items()}
             student = cls(model, channels, noise_channels, torch.tensor(about["grid"], dtype=torch.float64), tasks)
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -144,12 +145,9 @@ class Student(nn.Module):
         self.model.compile(*args, **kwargs)
 
     def model_of(self, task: int | None) -> BridgeModel:
-        """The model, sharing its weights, on the bridge of that task; its own bridge where the task has none."""
-        bridge = self.bridges.get(task) if task is not None else None
-        if bridge is None:
-            return self.model
-        own = self.model
-        return BridgeModel(own.network, bridge, conditional=own.conditional, prediction=own.prediction)
+        """The model, sharing its weights, in the form of that task; in its own where the task has none."""
+        form = self.tasks.get(task) if task is not None else None
+        return self.model if form is None else BridgeModel(self.model.network, **form._asdict())
 
     @property
     def nfe(self) -> int:
@@ -186,3 +184,17 @@ class Student(nn.Module):
 
 def _normal(x: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
     return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+def _form(
+    about: Mapping[str, Any],
+    bridge: bridges.Bridge | None = None,
+    prediction: predictions.Prediction | None = None,
+) -> Form:
+    """The form that ``BridgeModel.about`` tells of, in names of this package; what is given counts in their stead."""
+    return Form(bridge or _named(about["bridge"]), prediction or _named(about["prediction"]), about["conditional"])
+
+
+def _named(told: Mapping[str, Any]) -> Any:
+    known = {name: getattr(module, name) for module in (bridges, predictions) for name in module.__all__}
+    return known[told["name"]](**{key: value for key, value in told.items() if key != "name"})
