@@ -291,6 +291,7 @@ NETWORKS = [
         (MLP, {"dimension": 2, "width": 16}, (2,), "plane"),
         (UNet, {"channels": 3, "width": 8, "multipliers": (1, 2)}, (3, 4, 4), "pixels"),
         (UNet, {"channels": 1, "width": 8, "multipliers": (1,), "patch": 2}, (1, 4, 4), "patches"),
+        (UNet, {"channels": 3, "width": 16, "multipliers": (1, 2), "attention": True}, (3, 4, 4), "attention"),
     )
     for conditional in (False, True)
 ]

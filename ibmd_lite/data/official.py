@@ -22,7 +22,7 @@ from typing import Literal
 import numpy
 import torch
 
-from ibmd_lite.data.cache import VARIABLE, cache_folder
+from ibmd_lite.data.cache import VARIABLE, cache_folder, keep, kept
 from ibmd_lite.data.decoding import read
 from ibmd_lite.data.images import Images
 from ibmd_lite.data.listing import few, listed
@@ -110,7 +110,9 @@ _FASHION_CLASSES = (
 _FASHION_LARGEST = 16 + 60_000 * 28 * 28
 
 
-def cifar10(split: Literal["train", "test"], *, subset: bool | Path = False, published: Published = CIFAR10) -> Images:
+def cifar10(
+    split: Literal["train", "test"], *, subset: bool | Path = False, cache: bool = True, published: Published = CIFAR10
+) -> Images:
     """CIFAR-10 (Krizhevsky, 2009): 32 x 32 photographs of ten classes, 50,000 to train and 10,000 to test.
 
     Args:
@@ -118,6 +120,8 @@ def cifar10(split: Literal["train", "test"], *, subset: bool | Path = False, pub
         subset: only the 1,000 (test: 200) images a class that ``lists/cifar10.txt`` names, or those that a file of
             one's own names in the same form.  The archive has no names, so each listed image is known by its class
             and the first 16 hexadecimal digits of the BLAKE2b digest of its 3072 bytes.
+        cache: keep the pixels of a subset in `cache_folder` under a key made of what the list says of the split, and
+            take them from there the next time, where every image has the listed digest; the archive is then not needed.
         published: where from.
 
     Raises:
@@ -125,7 +129,36 @@ def cifar10(split: Literal["train", "test"], *, subset: bool | Path = False, pub
             `Published.fetch`.
     """
     _check_split(split, _CIFAR10_FILES)
+    if subset:
+        return _cifar10_subset(split, listed_digests(split, subset), cache, published)
+    labels, pixels = _cifar10_records(split, published.fetch("cifar-10-binary.tar.gz"))
+    names = [f"{split}/{place:05d}" for place in range(len(labels))]
+    return _cifar10_images(torch.from_numpy(pixels.copy()), labels, names)
+
+
+def _cifar10_subset(split: str, listing: Mapping[str, tuple[str, str]], cache: bool, published: Published) -> Images:
+    names = sorted(listing)
+    made_from = repr(["cifar10", *((name, *listing[name]) for name in names)])
+    key = hashlib.blake2b(made_from.encode(), digest_size=16).hexdigest()
+    _, tensors = (kept(key) if cache else None) or ({}, {})
+    pixels = tensors.get("pixels")
+    if pixels is not None and _digests(pixels.numpy()) == [listing[name][1] for name in names]:
+        labels = numpy.array([_CIFAR10_CLASSES.index(listing[name][0]) for name in names])
+        return _cifar10_images(pixels, labels, names)
     path = published.fetch("cifar-10-binary.tar.gz")
+    labels, records = _cifar10_records(split, path)
+    kinds = [_CIFAR10_CLASSES[label] for label in labels]
+    places = {known: place for place, known in enumerate(zip(kinds, _digests(records), strict=True))}
+    _check_absent([name for name, known in listing.items() if known not in places], len(listing), path)
+    order = [places[listing[name]] for name in names]
+    images = _cifar10_images(torch.from_numpy(records[order]), labels[order], names)
+    if cache:
+        keep(key, {}, {"pixels": images.pixels})
+    return images
+
+
+def _cifar10_records(split: str, path: Path) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Labels (n,) and pixels (n, 3072) of a split, in the archive's order."""
     contents = {}
     with tarfile.open(path, "r:gz") as archive:
         for member in archive:
@@ -145,24 +178,17 @@ def cifar10(split: Literal["train", "test"], *, subset: bool | Path = False, pub
         raise ValueError(
             f"{path} has a label {labels.max()}; expected 0 to 9: it is not the binary version of CIFAR-10"
         )
-    names = [f"{split}/{place:05d}" for place in range(len(records))]
-    if subset:
-        places = {
-            (_CIFAR10_CLASSES[label], hashlib.blake2b(image.tobytes()).hexdigest()[:16]): place
-            for place, (label, image) in enumerate(zip(labels, pixels, strict=True))
-        }
-        listing = listed_digests(split, subset)
-        absent = [name for name, known in listing.items() if known not in places]
-        _check_absent(absent, len(listing), path)
-        names = sorted(listing)
-        order = [places[listing[name]] for name in names]
-        labels, pixels = labels[order], pixels[order]
-    return Images(
-        torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy()),
-        torch.from_numpy(labels.astype(numpy.int64)),
-        _CIFAR10_CLASSES,
-        tuple(names),
-    )
+    return labels, pixels
+
+
+def _cifar10_images(pixels: torch.Tensor, labels: numpy.ndarray, names: Sequence[str]) -> Images:
+    classes = torch.from_numpy(labels.astype(numpy.int64))
+    return Images(pixels.reshape(-1, 3, 32, 32), classes, _CIFAR10_CLASSES, tuple(names))
+
+
+def _digests(images: numpy.ndarray) -> list[str]:
+    """What a list knows each image by."""
+    return [hashlib.blake2b(image.tobytes()).hexdigest()[:16] for image in images]
 
 
 def fashion_mnist(split: Literal["train", "test"], *, published: Published = FASHION_MNIST) -> Images:

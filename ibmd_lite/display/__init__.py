@@ -5,10 +5,12 @@ Imports matplotlib, pillow, ipywidgets and IPython when used; nothing in the pac
 
 from ibmd_lite.display.figures import COLOURS, WIDTH, canvas, cloud, clouds, figure, figure_html, pictures, style
 from ibmd_lite.display.moving import animation, animation_html, explore
+from ibmd_lite.display.watching import Watched
 
 __all__ = [
     "COLOURS",
     "WIDTH",
+    "Watched",
     "animation",
     "animation_html",
     "canvas",

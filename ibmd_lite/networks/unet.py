@@ -2,12 +2,14 @@
 
 Lives here: `UNet`. Imports torch and the time embedding alone.
 It is fully convolutional and normalises each pixel over its channels, so nothing in it depends on
-the size of the image: what was trained on crops restores a whole picture.
+the size of the image: what was trained on crops restores a whole picture. Attention, where it is asked
+for, takes any size too, but lets every pixel see the whole image.
 Its first layer is called `input_layer`: a student widens it with channels for its noise.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +19,8 @@ from torch.nn import functional
 from ibmd_lite.networks.embedding import Conditions, time_embedding
 
 __all__ = ["UNet"]
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class UNet(nn.Module):
@@ -31,13 +35,18 @@ class UNet(nn.Module):
         patch: pixels that the first layer merges and the last one parts again, per axis; 2 makes
             everything between them work at half the height and width, about four times cheaper.
         conditional: whether the network sees xT beside xt.
+        attention: whether the pixels of the coarsest level also look at each other, wherever they are;
+            its features must then be divisible by 32. Worth it where far parts of an image must agree
+            (large holes, drawings), not for whole pictures from a network of crops; the cost grows with the
+            square of the number of those pixels.
         labels: how many class labels there are, 0 if the network is not told them.
         tasks: how many tasks there are, 0 if the network is not told them.
 
     Height and width must be divisible by ``downsampling``, ``patch * 2 ** (levels - 1)``.
 
-    No dropout and no attention. The last layer starts at zero, so a fresh network returns 0.
-    Source: Ho et al. 2020 (layout), Perez et al. 2018 (time as scale and shift).
+    No dropout. The last layer starts at zero, so a fresh network returns 0. So does that of the attention: a
+    trained network that is given one (``load_state_dict(..., strict=False)``) answers as before.
+    Source: Ho et al. 2020 (layout), Perez et al. 2018 (time as scale and shift), Vaswani et al. 2017 (attention).
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class UNet(nn.Module):
         patch: int = 1,
         conditional: bool = False,
         *,
+        attention: bool = False,
         labels: int = 0,
         tasks: int = 0,
     ) -> None:
@@ -76,6 +86,7 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(nn.Conv2d(c, f, 1) for f, c in pairs)
         self.output_norm = _PixelNorm(width)
         self.output_layer = _zeroed(nn.Conv2d(width, channels * patch**2, 3, padding=1))
+        self.attention = _Attention(widths[-1]) if attention else nn.Identity()  # last: it moves no other's draws
 
     def forward(
         self,
@@ -112,6 +123,7 @@ class UNet(nn.Module):
                 kept.append(h)
                 h = self.shrink[level - 1](h)
             h = stage(h, embedding)
+        h = self.attention(h)
         for level in reversed(range(len(self.up))):
             h = self.up[level](h, embedding)
             if level:
@@ -156,7 +168,28 @@ class _Blocks(nn.ModuleList):
         return h
 
 
-def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+class _Attention(nn.Module):
+    """``h + linear(softmax(q k^T / sqrt(32)) v)`` over all pixels of an image, in heads of 32 features each."""
+
+    def __init__(self, features: int, head: int = 32) -> None:
+        super().__init__()
+        if features % head:
+            raise ValueError(
+                f"the coarsest level has {features} features; attention expects a multiple of {head}: change width or "
+                "the last of multipliers"
+            )
+        self.head, self.norm = head, _PixelNorm(features)
+        self.inputs = nn.Linear(features, 3 * features)
+        self.outputs = _zeroed(nn.Linear(features, features))
+
+    def forward(self, h: Tensor) -> Tensor:
+        pixels = self.norm(h).flatten(2).mT  # batch, pixels, features
+        q, k, v = self.inputs(pixels).unflatten(-1, (3, -1, self.head)).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(q, k, v)  # batch, heads, pixels, features of a head
+        return h + self.outputs(seen.transpose(1, 2).flatten(2)).mT.unflatten(2, h.shape[2:])
+
+
+def _zeroed(layer: Layer) -> Layer:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

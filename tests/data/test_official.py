@@ -20,6 +20,7 @@ from pictures import picture
 from PIL import Image
 
 from ibmd_lite.data import cifar10, fashion_mnist, tiny_imagenet
+from ibmd_lite.data.cache import keep
 from ibmd_lite.data.official import CIFAR10, FASHION_MNIST, TINY_IMAGENET, Published, listed_digests, listed_names
 
 
@@ -116,28 +117,88 @@ def test_cifar10(server: Server, tmp_path: Path) -> None:
     assert server.asked == ["/cifar-10-binary.tar.gz"], "fetched once"
 
 
+def cifar_list(split: str, chosen: dict[str, tuple[int, numpy.ndarray]]) -> str:
+    """A list that names these images, in the order given."""
+    lines = []
+    for name, (label, image) in chosen.items():
+        digest = hashlib.blake2b(image.transpose(2, 0, 1).tobytes()).hexdigest()[:16]
+        lines += [f"{split}/{cifar_classes()[label]}", f"{name} {digest}"]
+    return "\n".join(lines)
+
+
 def test_a_subset_of_cifar10_is_known_by_its_bytes(server: Server, tmp_path: Path) -> None:
     archive, truth = cifar_archive()
     server.publish("cifar-10-binary.tar.gz", archive)
     published = server.offers("cifar-10-binary.tar.gz")
     chosen = {"zebra_s_1": truth["train"][17], "ant_s_2": truth["train"][3], "bee_s_3": truth["train"][8]}
-    kinds = cifar10("test", published=published).classes
-    lines = []
-    for name, (label, image) in chosen.items():
-        digest = hashlib.blake2b(image.transpose(2, 0, 1).tobytes()).hexdigest()[:16]
-        lines += [f"train/{kinds[label]}", f"{name} {digest}"]
     listing = tmp_path / "list.txt"
-    listing.write_text("\n".join([*lines, "test/cat", "other_s_4 0123456789abcdef"]))
-    images = cifar10("train", subset=listing, published=published)
+    listing.write_text(f"{cifar_list('train', chosen)}\ntest/cat\nother_s_4 0123456789abcdef")
+    kinds = cifar_classes()
     expected = sorted((f"train/{kinds[label]}/{name}.png", label, image) for name, (label, image) in chosen.items())
-    assert images.names == tuple(name for name, _, _ in expected)
-    assert images.labels.tolist() == [label for _, label, _ in expected]
-    for place, (_, _, image) in enumerate(expected):
-        assert (rows(images.pixels[place]) == image).all()
+    for _ in ("from the archive", "from the cache"):
+        images = cifar10("train", subset=listing, published=published)
+        assert images.classes == kinds
+        assert images.names == tuple(name for name, _, _ in expected)
+        assert images.labels.tolist() == [label for _, label, _ in expected]
+        for place, (_, _, image) in enumerate(expected):
+            assert (rows(images.pixels[place]) == image).all()
     with pytest.raises(ValueError, match=r"1 of the 1 listed images are not in .*: test/cat/other_s_4\.png"):
         cifar10("test", subset=listing, published=published)
     with pytest.raises(ValueError, match="of the 10000 listed images are not in"):
         cifar10("train", subset=True, published=published)
+
+
+def test_a_subset_of_cifar10_is_kept_without_its_archive(server: Server, cache: Path, tmp_path: Path) -> None:
+    archive, truth = cifar_archive()
+    server.publish("cifar-10-binary.tar.gz", archive)
+    published = server.offers("cifar-10-binary.tar.gz")
+    listing = tmp_path / "list.txt"
+    of_test = cifar_list("test", {"c_s_3": truth["test"][0]})
+    listing.write_text(f"{cifar_list('train', {'b_s_1': truth['train'][9], 'a_s_2': truth['train'][4]})}\n{of_test}")
+    first = cifar10("train", subset=listing, published=published)
+    other = tmp_path / "other.txt"
+    other.write_text(cifar_list("train", {"d_s_4": truth["train"][1]}))
+    assert len(cifar10("train", subset=other, published=published)) == 1
+    server.close()
+    (cache / "downloads/cifar-10-binary.tar.gz").unlink()
+    assert len(cifar10("train", subset=other, published=published)) == 1, "each list is kept"
+    again = cifar10("train", subset=listing, published=published)
+    assert again.names == first.names
+    assert torch.equal(again.pixels, first.pixels)
+    assert torch.equal(again.labels, first.labels)
+    assert again.labels.dtype == first.labels.dtype
+    with pytest.raises(OSError, match="could not be fetched"):
+        cifar10("train", subset=listing, cache=False, published=published)
+    with pytest.raises(OSError, match="could not be fetched"):
+        cifar10("test", subset=listing, published=published)
+    listing.write_text(cifar_list("train", {"b_s_1": truth["train"][9]}))
+    with pytest.raises(OSError, match="could not be fetched"):
+        cifar10("train", subset=listing, published=published)
+
+
+@pytest.mark.parametrize("damage", ["a pixel", "the order", "one too many", "a byte of the file"])
+def test_a_kept_subset_that_was_tampered_with_is_read_again(
+    server: Server, cache: Path, tmp_path: Path, damage: str
+) -> None:
+    archive, truth = cifar_archive()
+    server.publish("cifar-10-binary.tar.gz", archive)
+    published = server.offers("cifar-10-binary.tar.gz")
+    listing = tmp_path / "list.txt"
+    listing.write_text(cifar_list("train", {"b_s_1": truth["train"][9], "a_s_2": truth["train"][4]}))
+    first = cifar10("train", subset=listing, published=published)
+    (file,) = (cache / "images").iterdir()
+    wrong = first.pixels.clone()
+    if damage == "a byte of the file":
+        file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1]))
+    else:
+        wrong[1, 2, 31, 31] ^= 1
+        wrong = {"a pixel": wrong, "the order": first.pixels.flip(0), "one too many": first.pixels[[0, 1, 1]]}[damage]
+        keep(file.stem, {}, {"pixels": wrong})  # whole, as the cache's own checksum says
+    again = cifar10("train", subset=listing, published=published)
+    assert torch.equal(again.pixels, first.pixels)
+    (cache / "downloads/cifar-10-binary.tar.gz").unlink()
+    server.close()
+    assert torch.equal(cifar10("train", subset=listing, published=published).pixels, first.pixels), "and kept again"
 
 
 @pytest.mark.parametrize(
