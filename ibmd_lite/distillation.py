@@ -114,15 +114,16 @@ def random_step(student: Student, source: Source, generator: torch.Generator) ->
 class DistillationSettings:
     """generator, fake: how each is trained.  fake_updates: L, per generator update.
 
-    weight: lambda(t) of the generator's loss (None: 1).  normalise: divide its loss by E |x* - x0|, without
-    gradient.  rollout: which x0 of a student of several steps is trained on.
+    weight: lambda(t) of the generator's loss (None: 1), or one for each task, {task: lambda}.
+    normalise: divide its loss by E |x* - x0|, without gradient.
+    rollout: which x0 of a student of several steps is trained on.
     loss: the generator's; ``baselines`` has others of the same signature.
     """
 
     generator: Settings = field(default_factory=lambda: Settings(1e-4, betas=(0.0, 0.999), average=0.99))
     fake: Settings = field(default_factory=lambda: Settings(2e-4, betas=(0.0, 0.999), average=None))
     fake_updates: int = 5
-    weight: Weight | None = None
+    weight: Weight | Mapping[int, Weight] | None = None
     normalise: bool = True
     rollout: Rollout = end_of_chain
     loss: Callable[..., Losses] = ibmd_loss
@@ -130,7 +131,8 @@ class DistillationSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.fake_updates, int) or self.fake_updates < 1:
             raise ValueError(f"fake_updates must be a whole number of at least 1, got {self.fake_updates}")
-        if self.weight is not None and not callable(self.weight):
+        weights = self.weight.values() if isinstance(self.weight, Mapping) else [self.weight]
+        if not all(weight is None or callable(weight) for weight in weights):
             raise TypeError(f"weight must be a function of t such as teacher.output_weight, got {self.weight!r}")
         if isinstance(self.loss, type) or not callable(self.loss):
             raise TypeError(f"loss must be a function such as ibmd_loss or SiD(1.2), got {self.loss!r}")
@@ -180,6 +182,9 @@ class Distillation:
             )
         if not self.teachers:
             raise ValueError("at least one teacher is needed, got an empty mapping")
+        weight = self.settings.weight
+        if isinstance(weight, Mapping) and weight.keys() != self.teachers.keys():
+            raise ValueError(f"weight is for the tasks {list(weight)}, the teachers are of {list(self.teachers)}")
         for task, model in self.teachers.items():
             name = "the teacher" if task is None else f"teacher {task}"
             if not isinstance(model, BridgeModel):
@@ -276,7 +281,9 @@ class Distillation:
         learner, teacher, fake = self.student_learner, self.teachers[source.task], self.fakes[source.task]
         t, noise = self._draw_bridge(source, teacher)
         x0 = self.settings.rollout(learner.module, source, learner.generator)
-        losses = self.settings.loss(teacher, fake, x0, source, t, weight=self.settings.weight, noise=noise)
+        weight = self.settings.weight
+        chosen = weight[source.task] if isinstance(weight, Mapping) else weight  # type: ignore[index]
+        losses = self.settings.loss(teacher, fake, x0, source, t, weight=chosen, noise=noise)
         seen.append(Losses(*(part.detach() for part in losses)))
         return losses.loss / losses.distance.clamp_min(1e-8) if self.settings.normalise else losses.loss
 

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 import pytest
@@ -26,8 +26,8 @@ from ibmd_lite.distillation import (
 )
 from ibmd_lite.gaussian import GaussianCoupling
 from ibmd_lite.matching import TeacherTraining
-from ibmd_lite.model import DDBM, BridgeModel, Source
-from ibmd_lite.networks import MLP
+from ibmd_lite.model import DDBM, BridgeModel, I2SBNoise, Source
+from ibmd_lite.networks import MLP, UNet
 from ibmd_lite.training import Draws, Settings
 
 
@@ -679,6 +679,65 @@ def test_a_student_of_several_steps_walks_its_tasks_own_bridge(tmp_path) -> None
     assert (again.model_of(1).bridge, again.model_of(None).bridge) == (VP(), model.bridge)
     with pytest.raises(ValueError, match=r"the bridge of task 1 ends at T = 80, the grid at 1"):
         Student(model, 2, 0, Brownian().grid(2), {1: bridge_model(1, bridge=VE()).form})
+
+
+def mixed() -> tuple[dict[int, BridgeModel], Student, BridgeModel]:
+    """An unconditional teacher and a conditional one, each with its own prediction; student and fake for both."""
+    torch.manual_seed(0)
+    shape = {"width": 8, "multipliers": (1,)}
+    networks = [UNet(3, **shape), UNet(3, **shape, conditional=True)]
+    shared = [UNet(3, **shape, conditional="optional", tasks=2) for _ in range(2)]
+    for network in [*networks, *shared]:
+        nn.init.normal_(network.output_layer.weight, std=0.1)
+    teachers = {
+        0: BridgeModel(networks[0], Brownian(eps=0.1), prediction=I2SBNoise()),
+        1: BridgeModel(networks[1], VP(), prediction=DDBM(), conditional=True),
+    }
+    start, fake = (BridgeModel(network, VP(), prediction=DDBM(), conditional=True) for network in shared)
+    return teachers, Student.of(start, steps=2, tasks=teachers), fake
+
+
+def test_teachers_that_see_xT_and_teachers_that_do_not_share_a_student(tmp_path) -> None:
+    teachers, student, fake = mixed()
+    given: list[tuple[str, int, bool]] = []
+    for name, model in {"student": student.model, "fake": fake}.items():
+        model.network.register_forward_pre_hook(
+            lambda _, inputs, known, name=name: given.append((name, int(known["task"][0]), len(inputs) == 3)),
+            with_kwargs=True,
+        )
+    run = Distillation(teachers, student, fake=fake, settings=settings(fake_updates=1), device="cpu")
+    list(run.updates((Source(torch.randn(2, 3, 8, 8), task=k // 2 % 2) for k in itertools.count()), 2))
+    assert set(given) == {(name, task, task == 1) for name in ("student", "fake") for task in (0, 1)}
+    assert [run.student.model_of(task).form for task in (0, 1)] == [teacher.form for teacher in teachers.values()]
+    run.student.save(tmp_path / "student.safetensors")
+    network = UNet(3, 8, (1,), conditional="optional", tasks=2)
+    again = Student.load(tmp_path / "student.safetensors", network)
+    for task in (0, 1):
+        source = Source(torch.randn(2, 3, 8, 8), task=task)
+        answers = [one(source, generator=torch.Generator().manual_seed(1)) for one in (again, run.student)]
+        assert torch.equal(*answers)
+
+
+def test_networks_of_one_kind_do_not_serve_teachers_of_both() -> None:
+    teachers, student, fake = mixed()
+    fake.network.conditional = True
+    with pytest.raises(ValueError, match="conditional='optional'"):
+        Distillation(teachers, student, fake=fake, settings=settings(), device="cpu")
+
+
+def test_each_task_has_its_own_weight() -> None:
+    teachers, student, fake = many()
+    asked: list[int] = []
+
+    def weight_of(task: int) -> Callable[[Tensor], Tensor]:
+        return lambda t: (asked.append(task), torch.ones_like(t))[1]
+
+    weights = {task: weight_of(task) for task in teachers}
+    run = Distillation(teachers, student, fake=fake, settings=settings(weight=weights, fake_updates=1), device="cpu")
+    list(run.updates((Source(torch.randn(4, 2), task=k // 2 % 2) for k in itertools.count()), 4))
+    assert [asked[k] for k in range(0, len(asked), len(asked) // 4)] == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match=r"tasks \[0\], the teachers are of \[0, 1\]"):
+        Distillation(teachers, student, fake=fake, settings=settings(weight={0: weight_of(0)}), device="cpu")
 
 
 def test_many_teachers_refuse() -> None:

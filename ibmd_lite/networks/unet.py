@@ -9,7 +9,7 @@ Its first layer is called `input_layer`: a student widens it with channels for i
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -34,7 +34,8 @@ class UNet(nn.Module):
         blocks: residual blocks per level on the way down, and as many on the way up.
         patch: pixels that the first layer merges and the last one parts again, per axis; 2 makes
             everything between them work at half the height and width, about four times cheaper.
-        conditional: whether the network sees xT beside xt.
+        conditional: whether the network sees xT beside xt; ``"optional"``: where it is given, and zeros where it is
+            not, for tasks of both kinds.
         attention: whether the pixels of the coarsest level also look at each other, wherever they are;
             its features must then be divisible by 32. Worth it where far parts of an image must agree
             (large holes, drawings), not for whole pictures from a network of crops; the cost grows with the
@@ -56,7 +57,7 @@ class UNet(nn.Module):
         multipliers: Sequence[int] = (1, 2, 2),
         blocks: int = 1,
         patch: int = 1,
-        conditional: bool = False,
+        conditional: bool | Literal["optional"] = False,
         *,
         attention: bool = False,
         labels: int = 0,
@@ -103,7 +104,9 @@ class UNet(nn.Module):
             ValueError: xT, label or task missing from a network made to see it, or given to one that is not;
                 height or width not divisible by ``downsampling``.
         """
-        if (xT is not None) != self.conditional:
+        if self.conditional == "optional":
+            xT = xt.new_zeros(len(xt), self.channels, *xt.shape[2:]) if xT is None else xT
+        elif (xT is not None) != self.conditional:
             raise ValueError(
                 f"xT is {'given' if xT is not None else 'missing'}, "
                 f"but the network was made with conditional={self.conditional}"

@@ -34,6 +34,14 @@ def test_output_has_the_shape_of_the_image(patch: int, conditional: bool, size: 
     assert not output.any(), "a fresh network returns 0"
 
 
+def test_an_optional_condition_is_zeros_where_it_is_not_given() -> None:
+    network, strict = (_awake(conditional=conditional) for conditional in ("optional", True))
+    xt, xT = torch.randn(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(network(xt, _times(2), xT), strict(xt, _times(2), xT))
+    assert torch.equal(network(xt, _times(2)), strict(xt, _times(2), torch.zeros_like(xT)))
+    assert not torch.equal(network(xt, _times(2)), network(xt, _times(2), xT))
+
+
 @pytest.mark.parametrize("patch", [1, 2])
 def test_the_inside_of_a_picture_does_not_know_how_large_the_picture_is(patch: int) -> None:
     network = _awake(patch=patch)
