@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -164,7 +164,7 @@ class Distillation:
 
     def __init__(
         self,
-        teacher: BridgeModel | Mapping[int | None, BridgeModel],
+        teacher: BridgeModel | Mapping[int, BridgeModel],
         student: Student,
         *,
         fake: BridgeModel | None = None,
@@ -174,8 +174,8 @@ class Distillation:
         self.settings = settings or DistillationSettings()
         if not isinstance(self.settings, DistillationSettings):
             raise TypeError(f"settings must be DistillationSettings, got {type(self.settings).__name__}")
-        given: Mapping[int | None, BridgeModel] = teacher if isinstance(teacher, Mapping) else {None: teacher}
-        self.teachers = dict(given)
+        given: Mapping[Any, BridgeModel] = teacher if isinstance(teacher, Mapping) else {None: teacher}
+        self.teachers: dict[int | None, BridgeModel] = dict(given)
         if not isinstance(student, Student):
             raise TypeError(
                 f"student must be a Student, got {type(student).__name__}; make one with Student.of(teacher)"

@@ -81,7 +81,7 @@ def plane_settings(updates: int, seed: int = 0) -> DistillationSettings:
 
 
 def distil(
-    teacher: BridgeModel | Mapping[int | None, BridgeModel],
+    teacher: BridgeModel | Mapping[int, BridgeModel],
     coupling: Coupling,
     *,
     updates: int = 1500,

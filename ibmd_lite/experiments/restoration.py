@@ -15,6 +15,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ from ibmd_lite.distillation import Distillation, DistillationSettings, Student
 from ibmd_lite.evaluation import FrechetEstimate, diversity, frechet_distance, frechet_estimate, median_seconds
 from ibmd_lite.evaluation import psnr as mean_psnr
 from ibmd_lite.evaluation import ssim as mean_ssim
-from ibmd_lite.evaluation.classifier import CIFAR10, PHOTOGRAPHS, load_classifier
+from ibmd_lite.evaluation.classifier import CIFAR10, PHOTOGRAPHS, Classifier, load_classifier
 from ibmd_lite.experiments.tasks import TASKS, Mirrored, Size, images_of, part
 from ibmd_lite.matching import TeacherTraining
 from ibmd_lite.model import BridgeModel, Source
@@ -107,11 +108,9 @@ class Experiment:
         self.name, self.task, self.size, self.seed = name, TASKS[name], size, seed
         self.device = best_device() if device is None else torch.device(device)
         self.precision = _precision(precision, self.device)
-        train, self.test = (images_of(size.data, split, size.side) for split in ("train", "test"))
-        self.classifier = load_classifier((PHOTOGRAPHS if size.data == "photographs" else CIFAR10).weights)
+        train, self.test, self.classifier, self.reference = _judged_by(size.data, size.side)
         self.folder = self._folder(folder)
         self._claim({"train": len(train), "test": len(self.test)})
-        self.reference = self.classifier.features(to_unit(train.pixels))
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         held_out, learned = order.tensor_split([size.held_out])
         self.pairs = Corrupted(Mirrored(part(train, learned)), self.task.corruption)
@@ -235,12 +234,16 @@ class Experiment:
     def table(self, methods: Mapping[str, Method]) -> dict[str, Row]:
         """A row for each method, on all test images, which no training saw; walks that are kept are not made again."""
         clocks = self._seconds({name: method.restore for name, method in methods.items() if method.NFE})
-        rows = {}
-        for place, (name, method) in enumerate(methods.items(), start=1):
-            kept = self._measured(name, method.restore, SEEDS * place)
-            estimate = frechet_estimate(kept.pop("features"), self.reference, draws=self.size.draws)
-            rows[name] = Row(name, method.NFE, estimate, **kept, seconds=clocks.get(name, 0.0))
-        return rows
+        return {
+            name: self.row(name, method, SEEDS * place, clocks.get(name, 0.0))
+            for place, (name, method) in enumerate(methods.items(), start=1)
+        }
+
+    def row(self, name: str, method: Method, seed: int, seconds: float = 0.0) -> Row:
+        """One method on all test images; its figures are kept under its name."""
+        kept = self._measured(name, method.restore, seed)
+        estimate = frechet_estimate(kept.pop("features"), self.reference, draws=self.size.draws)
+        return Row(name, method.NFE, estimate, **kept, seconds=seconds)
 
     def floor(self) -> FrechetEstimate:
         """The distance of the clean test images: what no restoration can be expected to undercut."""
@@ -314,6 +317,14 @@ def fall(curve: list[dict]) -> float:
     done = curve[-1]["update"]
     before = min(curve, key=lambda point: abs(point["update"] - 0.8 * done))
     return 1 - curve[-1]["FD"] / before["FD"]
+
+
+@lru_cache(maxsize=1)
+def _judged_by(data: str, side: int) -> tuple[Images, Images, Classifier, Tensor]:
+    """Training and test images, who judges them, and the features of the training images: alike for all tasks."""
+    train, test = (images_of(data, split, side) for split in ("train", "test"))
+    classifier = load_classifier((PHOTOGRAPHS if data == "photographs" else CIFAR10).weights)
+    return train, test, classifier, classifier.features(to_unit(train.pixels))
 
 
 def _precision(given: Precision, device: torch.device) -> Precision:

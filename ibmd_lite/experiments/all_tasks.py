@@ -1,0 +1,154 @@
+"""One student for several image tasks, from the teachers of their single experiments.
+
+Lives here: `AllTasks`.  No clean image is used: student and fake start as one network that has learned all teachers
+from samples of their own.  What is finished is kept in a folder, as in ``restoration``.  Imports the method and
+``restoration``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ibmd_lite.distillation import Distillation, Student
+from ibmd_lite.experiments.restoration import SEEDS, Experiment, Method, Row
+from ibmd_lite.matching import TeacherTraining, matching_loss
+from ibmd_lite.model import BridgeModel, Source
+from ibmd_lite.networks import UNet
+from ibmd_lite.training import Draws, Settings, checkpointed, load_checkpoint, save_checkpoint
+
+__all__ = ["AllTasks", "JointTraining"]
+
+
+class JointTraining(TeacherTraining):
+    """Bridge matching of one network on several tasks: every batch in the form of its task's teacher.
+
+    The network must take ``task``; ``updates`` takes pairs (x0, Source(xT, task=k)).
+    """
+
+    def __init__(
+        self,
+        model: BridgeModel,
+        teachers: Mapping[int, BridgeModel],
+        settings: Settings | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(model, settings, device=device)
+        self.forms = {task: model.on(teacher) for task, teacher in teachers.items()}
+
+    def loss(self, x0: Tensor, source: Source, t: Tensor, noise: Tensor) -> Float[Tensor, ""]:
+        """E |F - target|^2 of the network's own output, on the bridge of the batch's task."""
+        model = self.forms[source.task]  # type: ignore[index]
+        return matching_loss(model, x0, source, t, weight=model.output_weight, noise=noise)
+
+
+class AllTasks:
+    """Several tasks of one size, their teachers, and one student that is told the task.
+
+    Args:
+        experiments: one for each task, of one size, precision, device and seed.  Their teachers are trained here if
+            they are not yet.
+        steps: of the student, in every task.
+        samples: of each teacher, from which the common start learns.
+        folder: where finished parts are kept.
+    """
+
+    def __init__(self, experiments: Sequence[Experiment], folder: Path, *, steps: int = 1, samples: int = 1000) -> None:
+        settings = {repr((each.size, each.precision, each.device, each.seed)) for each in experiments}
+        if len(settings) != 1:
+            raise ValueError(
+                f"the experiments differ in size, precision, device or seed: {', '.join(sorted(settings))}"
+            )
+        self.experiments, self.folder, self.steps, self.samples = list(experiments), folder, steps, samples
+        self.teachers = {task: each.teacher()[0] for task, each in enumerate(self.experiments)}
+        self.first = self.experiments[0]
+
+    def network(self) -> UNet:
+        """The single tasks' network, told the task, and xT where its teacher sees it."""
+        size = self.first.size
+        both = any(teacher.conditional for teacher in self.teachers.values())
+        torch.manual_seed(self.first.seed)
+        return UNet(
+            width=size.width,
+            multipliers=size.multipliers,
+            blocks=size.blocks,
+            patch=2,
+            conditional="optional" if both else False,
+            tasks=len(self.experiments),
+        )
+
+    def start(self) -> BridgeModel:
+        """One model of all tasks, by bridge matching on samples of the teachers."""
+        first = max(self.teachers.values(), key=lambda teacher: teacher.conditional)
+        model = BridgeModel(self.network(), **first.form._asdict())
+        run = JointTraining(model, self.teachers, self.first.settings, device=self.first.device)
+        pairs = [self._samples(task) for task in self.teachers]
+
+        def draw(n: int, generator: torch.Generator) -> tuple[Tensor, Source]:
+            task = int(torch.randint(len(pairs), (), generator=generator))
+            x0, source = pairs[task]
+            rows = torch.randint(len(x0), (n,), generator=generator)
+            mask = None if source.mask is None else source.mask[rows]
+            return x0[rows], Source(source.xT[rows], mask=mask, task=task)
+
+        size = self.first.size
+        stream = Draws(draw, size.teacher_batch, self.first.seed)
+        for _ in checkpointed(run, stream, size.teacher_updates, self.folder / "start.pt", every=size.every):
+            pass
+        return run.teacher
+
+    def _samples(self, task: int) -> tuple[Tensor, Source]:
+        """Sources of a task and what its teacher makes of them; kept."""
+        path, experiment = self.folder / f"samples-{task}.pt", self.experiments[task]
+        if not path.exists():
+            drawn = experiment.pairs.sources(self.samples, torch.Generator().manual_seed(self.first.seed))
+            source = Source.of(drawn)
+            walk = experiment.walk(self.teachers[task], self.first.size.look_nfe)
+            x0 = experiment.restored(walk, source, self.first.seed)
+            save_checkpoint(path, {"x0": x0, "xT": source.xT, "mask": source.mask})
+        kept = load_checkpoint(path)
+        return kept["x0"], Source(kept["xT"], mask=kept["mask"])
+
+    def student(self) -> Student:
+        """The student, after as many generator updates as all single ones together."""
+        start = self.start().requires_grad_(True)
+        channels = max(each.task.noise_channels for each in self.experiments)
+        student = Student.of(start, steps=self.steps, noise_channels=channels, tasks=self.teachers)
+        settings = self.first.student_settings(self.teachers[0])
+        total = self.first.size.student_updates * len(self.experiments)
+        settings = replace(
+            settings,
+            generator=replace(settings.generator, decay=total),
+            fake=replace(settings.fake, decay=total),
+            weight={task: teacher.output_weight for task, teacher in self.teachers.items()},
+        )
+        run = Distillation(
+            self.teachers, student, fake=copy.deepcopy(start), settings=settings, device=self.first.device
+        )
+        stream = Draws(self.sources, self.first.size.student_batch, self.first.seed + 1)
+        for _ in checkpointed(run, stream, total, self.folder / "student.pt", every=self.first.size.every):
+            pass
+        return run.student
+
+    def sources(self, n: int, generator: torch.Generator) -> Source:
+        """Sources of a random task, one task per batch."""
+        task = int(torch.randint(len(self.experiments), (), generator=generator))
+        return replace(Source.of(self.experiments[task].pairs.sources(n, generator)), task=task)
+
+    def rows(self, student: Student) -> dict[str, Row]:
+        """The student in every task, by the task's name, on the test images of the single experiments."""
+        return {
+            each.name: each.row("all tasks", Method(self.steps, partial(self._told, student, task)), SEEDS * (task + 1))
+            for task, each in enumerate(self.experiments)
+        }
+
+    def _told(self, student: Student, task: int, source: Source, generator: torch.Generator) -> Tensor:
+        return student(replace(source, task=task), generator=generator)
