@@ -1,7 +1,10 @@
 """Data: couplings in the plane, photographs, images and pairs of one's own, public data sets, corruptions.
 
-Imports torch, numpy, ``model`` and the training files; what reads image files loads when an image is first asked for.
+Imports torch, numpy, ``model`` and the training files; what reads image files loads when an image is first asked for,
+the photographs when they are first named: who distils from files of corrupted images never has a clean one.
 """
+
+from typing import TYPE_CHECKING
 
 from ibmd_lite.data.cache import cache_folder
 from ibmd_lite.data.corrupted import Corrupted, Own
@@ -10,7 +13,6 @@ from ibmd_lite.data.images import Images
 from ibmd_lite.data.inpainting import BrushStrokes, CentreHole, Inpainting
 from ibmd_lite.data.official import cifar10, fashion_mnist, tiny_imagenet
 from ibmd_lite.data.pairs import Pairs
-from ibmd_lite.data.photographs import Photographs, held_out_region, photograph
 from ibmd_lite.data.plane import GaussianToEight, RotatedNoisy, eight_gaussians, gaussian, two_moons
 
 __all__ = [
@@ -39,3 +41,17 @@ __all__ = [
     "tiny_imagenet",
     "two_moons",
 ]
+
+if TYPE_CHECKING:
+    from ibmd_lite.data.photographs import Photographs, held_out_region, photograph
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from ibmd_lite.data import photographs
+
+        return getattr(photographs, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -124,11 +124,18 @@ class Images:
         Raises:
             ValueError: fewer than one image asked for.
         """
-        if n < 1:
-            raise ValueError(f"n is {n}; expected at least one image")
-        index = torch.randint(len(self), (n,), generator=generator)
+        index = self._index(n, generator)
         return to_unit(self.pixels[index]), self.labels[index]
+
+    def sources(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n channels size size"]:
+        """The images that `draw` gives, alone: where they are corrupted ones, what `Distillation` wants of them."""
+        return to_unit(self.pixels[self._index(n, generator)])
 
     def batches(self, batch: int, seed: int = 0) -> UnitBatches:
         """Endless batches (x0 in [-1, 1], labels), every epoch in a new order, that resume to the bit."""
         return UnitBatches(self.pixels, self.labels, batch=batch, seed=seed)
+
+    def _index(self, n: int, generator: torch.Generator | None) -> Tensor:
+        if n < 1:
+            raise ValueError(f"n is {n}; expected at least one image")
+        return torch.randint(len(self), (n,), generator=generator)

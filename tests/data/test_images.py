@@ -411,8 +411,11 @@ def test_draws_are_images_and_their_labels(tmp_path: Path) -> None:
     assert set(places) == set(range(9))
     assert torch.equal(images.draw(300, torch.Generator().manual_seed(0))[0], x0)
     assert next(Draws(images.draw, 4))[0].shape == (4, 3, 8, 8)
-    with pytest.raises(ValueError, match="n is 0"):
-        images.draw(0)
+    assert torch.equal(images.sources(300, torch.Generator().manual_seed(0)), x0)
+    assert next(Draws(images.sources, 4)).shape == (4, 3, 8, 8)
+    for drawn in (images.draw, images.sources):
+        with pytest.raises(ValueError, match="n is 0"):
+            drawn(0)
 
 
 def test_batches_shuffle_every_epoch_and_resume_to_the_bit(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The photographs: no shared pixel between the splits, crops that are what they say, no network."""
 
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -93,3 +95,12 @@ def test_refusals() -> None:
         photograph("dog")
     with pytest.raises(ValueError, match="n is 0"):
         Photographs().draw(0)
+
+
+def test_the_package_has_the_photographs_without_loading_them() -> None:
+    code = (
+        "import sys, ibmd_lite.data as data; known = dir(data); assert set(data.__all__) <= set(known)\n"
+        "assert 'ibmd_lite.data.photographs' not in sys.modules; data.Photographs(8)\n"
+        "assert all(hasattr(data, name) for name in data.__all__) and not hasattr(data, 'Pictures')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
