@@ -13,7 +13,8 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -114,6 +115,8 @@ def random_step(student: Student, source: Source, generator: torch.Generator) ->
 class DistillationSettings:
     """generator, fake: how each is trained.  fake_updates: L, per generator update.
 
+    reuse: of these, how many in a row learn from one batch of generated x0, at times and noise of their own; the
+    generator then runs L/reuse times instead of L.
     weight: lambda(t) of the generator's loss (None: 1), or one for each task, {task: lambda}.
     normalise: divide its loss by E |x* - x0|, without gradient.
     rollout: which x0 of a student of several steps is trained on.
@@ -123,6 +126,7 @@ class DistillationSettings:
     generator: Settings = field(default_factory=lambda: Settings(1e-4, betas=(0.0, 0.999), average=0.99))
     fake: Settings = field(default_factory=lambda: Settings(2e-4, betas=(0.0, 0.999), average=None))
     fake_updates: int = 5
+    reuse: int = 1
     weight: Weight | Mapping[int, Weight] | None = None
     normalise: bool = True
     rollout: Rollout = end_of_chain
@@ -131,6 +135,10 @@ class DistillationSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.fake_updates, int) or self.fake_updates < 1:
             raise ValueError(f"fake_updates must be a whole number of at least 1, got {self.fake_updates}")
+        if not isinstance(self.reuse, int) or not 1 <= self.reuse <= self.fake_updates:
+            raise ValueError(
+                f"reuse must be a whole number from 1 to fake_updates = {self.fake_updates}, got {self.reuse}"
+            )
         weights = self.weight.values() if isinstance(self.weight, Mapping) else [self.weight]
         if not all(weight is None or callable(weight) for weight in weights):
             raise TypeError(f"weight must be a function of t such as teacher.output_weight, got {self.weight!r}")
@@ -259,22 +267,32 @@ class Distillation:
         while self.update < total:
             began = time.perf_counter()
             fake_loss = 0.0
-            for _ in range(self.settings.fake_updates):
-                fake_loss = self.fake_learner.step(partial(self._fake_loss, sources), self.update + 1)
+            for turn in range(self.settings.fake_updates):
+                if turn % self.settings.reuse == 0:
+                    made = cycle(islice(self._generated(sources), self.settings.fake.accumulate))
+                fake_loss = self.fake_learner.step(partial(self._fake_loss, made), self.update + 1)
             seen: list[Losses] = []
             self.student_learner.step(partial(self._generator_loss, sources, seen), self.update + 1)
             self.update += 1
             loss, gap, _ = torch.tensor(seen).mean(0).tolist()
             yield DistillationRecord(self.update, loss, gap, loss - gap, fake_loss, time.perf_counter() - began)
 
-    def _fake_loss(self, sources: Iterator[Source | Tensor]) -> Scalar:
+    def _generated(self, sources: Iterator[Source | Tensor]) -> Iterator[tuple[Source, Callable[[], Batch]]]:
+        """Sources, and what the generator makes of them, once it is asked for."""
+        learner = self.student_learner
+        while True:
+            source = self._take(sources)
+            yield (
+                source,
+                cache(torch.no_grad()(partial(self.settings.rollout, learner.module, source, learner.generator))),
+            )
+
+    def _fake_loss(self, made: Iterator[tuple[Source, Callable[[], Batch]]]) -> Scalar:
         """Bridge matching on the generator's own output, with the network's natural weight."""
-        source = self._take(sources)
+        source, x0 = next(made)
         fake = self.fakes[source.task]
         t, noise = self._draw_bridge(source, fake)
-        with torch.no_grad():
-            x0 = self.settings.rollout(self.student_learner.module, source, self.student_learner.generator)
-        return matching_loss(fake, x0, source, t, weight=fake.output_weight, noise=noise)
+        return matching_loss(fake, x0(), source, t, weight=fake.output_weight, noise=noise)
 
     def _generator_loss(self, sources: Iterator[Source | Tensor], seen: list[Losses]) -> Scalar:
         source = self._take(sources)

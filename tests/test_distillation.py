@@ -25,7 +25,7 @@ from ibmd_lite.distillation import (
     random_step,
 )
 from ibmd_lite.gaussian import GaussianCoupling
-from ibmd_lite.matching import TeacherTraining
+from ibmd_lite.matching import TeacherTraining, matching_loss
 from ibmd_lite.model import DDBM, BridgeModel, I2SBNoise, Source
 from ibmd_lite.networks import MLP, UNet
 from ibmd_lite.training import Draws, Settings
@@ -250,6 +250,36 @@ def test_every_step_has_a_fresh_batch_and_the_generator_a_graph_in_its_own_only(
         _, fake_state, fake_time = fake_calls[5 * update + 4]
         assert torch.equal(state, fake_state), "teacher and fake judge one state"
         assert torch.equal(time, fake_time)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_fake_updates_share_generated_batches_but_neither_times_nor_noise(
+    accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L=5, reuse=2: three groups of fake updates; the batches of an update come again in the next, in their order."""
+    told: list[tuple[float, float, float, float]] = []
+
+    def told_loss(
+        model: BridgeModel, x0: Tensor, source: Source, t: Tensor, *, weight: object, noise: Tensor
+    ) -> Tensor:
+        told.append((x0.sum().item(), source.xT.sum().item(), t.sum().item(), noise.sum().item()))
+        return matching_loss(model, x0, source, t, noise=noise)
+
+    monkeypatch.setattr("ibmd_lite.distillation.matching_loss", told_loss)
+    learns = Settings(1e-3, average=None, accumulate=accumulate)
+    chosen = DistillationSettings(generator=learns, fake=learns, fake_updates=5, reuse=2)
+    teacher = BridgeModel(CountedNetwork(), Brownian())
+    run = Distillation(teacher, Student.of(teacher), settings=chosen, device="cpu")
+    generated = run.student_learner.module.model.network.calls
+    for update, _ in enumerate(run.updates(noises(), 3), start=1):
+        assert [graph for graph, _, _ in generated] == ([False] * 3 * accumulate + [True] * accumulate) * update
+        own = told[-5 * accumulate :]
+        first, again, second, once_more, third = (own[k * accumulate : (k + 1) * accumulate] for k in range(5))
+        for images, repeated in ((first, again), (second, once_more)):
+            assert [one[:2] for one in images] == [one[:2] for one in repeated], "x0 and the source it was made from"
+        assert len({x0 for x0, *_ in first + second + third}) == 3 * accumulate
+    for drawn in list(zip(*told, strict=True))[2:]:
+        assert len(set(drawn)) == 3 * 5 * accumulate, "times and noise are new in every batch"
 
 
 @pytest.mark.parametrize("conditional", [False, True])
@@ -525,6 +555,9 @@ def test_students_refuse() -> None:
         Student.of(teacher)([[0.0, 1.0]])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="whole number of at least 1, got 0"):
         DistillationSettings(fake_updates=0)
+    for reuse in (0, 6, 1.5):
+        with pytest.raises(ValueError, match=rf"from 1 to fake_updates = 5, got {reuse}"):
+            DistillationSettings(reuse=reuse)  # type: ignore[arg-type]
 
 
 # Masks.
@@ -821,6 +854,7 @@ def test_there_is_no_way_in_for_a_clean_image() -> None:
         "generator",
         "fake",
         "fake_updates",
+        "reuse",
         "weight",
         "normalise",
         "rollout",
