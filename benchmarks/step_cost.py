@@ -30,6 +30,7 @@ SIZE, CHANNELS = 32, 3
 NETWORKS = {
     "compact U-Net": lambda: UNet(),
     "the Quickstart's, half resolution": lambda: UNet(width=48, multipliers=(1, 2), patch=2),
+    "the image chapters', full size": lambda: UNet(width=64, multipliers=(1, 2, 2), patch=2),
 }
 
 

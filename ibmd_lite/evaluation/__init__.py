@@ -13,7 +13,7 @@ from ibmd_lite.evaluation.features import Features, NetworkFeatures, inception, 
 from ibmd_lite.evaluation.frechet import FrechetEstimate, Ratio, frechet_estimate
 from ibmd_lite.evaluation.gap import RefittedGap, refitted_gap
 from ibmd_lite.evaluation.images import diversity, psnr, ssim
-from ibmd_lite.evaluation.timing import median_seconds
+from ibmd_lite.evaluation.timing import flops, median_seconds
 
 __all__ = [
     "Excess",
@@ -23,6 +23,7 @@ __all__ = [
     "Ratio",
     "RefittedGap",
     "diversity",
+    "flops",
     "frechet_distance",
     "frechet_estimate",
     "inception",
