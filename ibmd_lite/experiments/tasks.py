@@ -63,6 +63,8 @@ TASKS = {
     # Many images fit a sketch: the bridge has to remember it, and needs more noise (DDBM's own choice).
     "sketch": Task(Sketch(), VP(), DDBM(), conditional=True, steps=(1, 2)),
 }
+# Shown xT at every call, the fake knows the noise of the hole, and gives no credit for it: the student needs a z.
+TASKS["inpainting-conditional"] = replace(TASKS["inpainting"], conditional=True, noise_channels=3)
 
 
 @dataclass(frozen=True)
