@@ -8,7 +8,9 @@ from samples of their own.  What is finished is kept in a folder, as in ``restor
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ibmd_lite.distillation import Distillation, Student
-from ibmd_lite.experiments.restoration import SEEDS, Experiment, Method, Row
+from ibmd_lite.evaluation import frechet_distance
+from ibmd_lite.experiments.restoration import SEEDS, Experiment, Method, Restore, Row
 from ibmd_lite.matching import TeacherTraining, matching_loss
 from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.networks import UNet
 from ibmd_lite.training import Draws, Settings, checkpointed, load_checkpoint, save_checkpoint
+from ibmd_lite.training.files import writing
+from ibmd_lite.training.loop import Run
 
 __all__ = ["AllTasks", "JointTraining"]
 
@@ -59,6 +64,9 @@ class AllTasks:
         steps: of the student, in every task.
         samples: of each teacher, from which the common start learns.
         folder: where finished parts are kept.
+
+    Raises:
+        ValueError: experiments of different sizes, a folder that holds the work of other tasks or settings.
     """
 
     def __init__(self, experiments: Sequence[Experiment], folder: Path, *, steps: int = 1, samples: int = 1000) -> None:
@@ -70,6 +78,15 @@ class AllTasks:
         self.experiments, self.folder, self.steps, self.samples = list(experiments), folder, steps, samples
         self.teachers = {task: each.teacher()[0] for task, each in enumerate(self.experiments)}
         self.first = self.experiments[0]
+        self._claim()
+
+    def _claim(self) -> None:
+        """Refuse a folder that holds the work of other tasks."""
+        about = {"tasks": [each.name for each in self.experiments], "steps": self.steps, "samples": self.samples}
+        path = self.folder / "about.json"
+        if path.exists() and json.loads(path.read_text()) != about:
+            raise ValueError(f"{self.folder} holds another run; delete it, or name another folder")
+        _write(path, about)
 
     def network(self) -> UNet:
         """The single tasks' network, told the task, and xT where its teacher sees it."""
@@ -85,8 +102,11 @@ class AllTasks:
             tasks=len(self.experiments),
         )
 
-    def start(self) -> BridgeModel:
-        """One model of all tasks, by bridge matching on samples of the teachers."""
+    def start(self) -> tuple[BridgeModel, list[dict]]:
+        """One model of all tasks, by bridge matching on samples of the teachers; and how well it walks in their place.
+
+        The second is as for `student`, of walks in as many calls as the teachers were measured with, at the end.
+        """
         first = max(self.teachers.values(), key=lambda teacher: teacher.conditional)
         model = BridgeModel(self.network(), **first.form._asdict())
         run = JointTraining(model, self.teachers, self.first.settings, device=self.first.device)
@@ -101,15 +121,19 @@ class AllTasks:
 
         size = self.first.size
         stream = Draws(draw, size.teacher_batch, self.first.seed)
-        for _ in checkpointed(run, stream, size.teacher_updates, self.folder / "start.pt", every=size.every):
-            pass
-        return run.teacher
+
+        def walk(task: int) -> Restore:
+            walked = self.experiments[task].walk(run.teacher.on(self.teachers[task]), size.look_nfe)
+            return lambda source, generator: walked(replace(source, task=task), generator)
+
+        return run.teacher, self._train("start", run, stream, size.teacher_updates, 1, walk)
 
     def _samples(self, task: int) -> tuple[Tensor, Source]:
         """Sources of a task and what its teacher makes of them; kept."""
         path, experiment = self.folder / f"samples-{task}.pt", self.experiments[task]
         if not path.exists():
-            drawn = experiment.pairs.sources(self.samples, torch.Generator().manual_seed(self.first.seed))
+            seed = self.first.seed + SEEDS * task  # so that the tasks' samples are of different images
+            drawn = experiment.pairs.sources(self.samples, torch.Generator().manual_seed(seed))
             source = Source.of(drawn)
             walk = experiment.walk(self.teachers[task], self.first.size.look_nfe)
             x0 = experiment.restored(walk, source, self.first.seed)
@@ -117,9 +141,12 @@ class AllTasks:
         kept = load_checkpoint(path)
         return kept["x0"], Source(kept["xT"], mask=kept["mask"])
 
-    def student(self) -> Student:
-        """The student, after as many generator updates as all single ones together."""
-        start = self.start().requires_grad_(True)
+    def student(self) -> tuple[Student, list[dict]]:
+        """The student, after as many generator updates as all single ones together, and its distances along the way.
+
+        They are of every task's held-out images, as for a single experiment: ``{"update": ..., "FD": {task: ...}}``.
+        """
+        start = self.start()[0].requires_grad_(True)
         channels = max(each.task.noise_channels for each in self.experiments)
         student = Student.of(start, steps=self.steps, noise_channels=channels, tasks=self.teachers)
         settings = self.first.student_settings(self.teachers[0])
@@ -134,9 +161,28 @@ class AllTasks:
             self.teachers, student, fake=copy.deepcopy(start), settings=settings, device=self.first.device
         )
         stream = Draws(self.sources, self.first.size.student_batch, self.first.seed + 1)
-        for _ in checkpointed(run, stream, total, self.folder / "student.pt", every=self.first.size.every):
-            pass
-        return run.student
+        looks = self.first.size.student_looks
+        points = self._train("student", run, stream, total, looks, lambda task: partial(self._told, run.student, task))
+        return run.student, points
+
+    def _train(
+        self, name: str, run: Run, stream: Draws, total: int, looks: int, restore: Callable[[int], Restore]
+    ) -> list[dict]:
+        """Train in legs, as a single experiment does; a point holds the distance of every task."""
+        path, points = self.folder / f"{name}.json", []
+        if path.exists():
+            points = json.loads(path.read_text())
+        for look in range(1, looks + 1):
+            every = self.first.size.every
+            leg = checkpointed(run, stream, look * total // looks, self.folder / f"{name}.pt", every=every)
+            seconds = [record.seconds for record in leg]
+            if len(points) >= look:
+                continue
+            distances = {each.name: _distance(each, restore(task)) for task, each in enumerate(self.experiments)}
+            spent = statistics.median(seconds) if seconds else None  # None: killed between the leg and its point
+            points.append({"update": run.update, "FD": distances, "seconds an update": spent})
+            _write(path, points)
+        return points
 
     def sources(self, n: int, generator: torch.Generator) -> Source:
         """Sources of a random task, one task per batch."""
@@ -145,10 +191,23 @@ class AllTasks:
 
     def rows(self, student: Student) -> dict[str, Row]:
         """The student in every task, by the task's name, on the test images of the single experiments."""
-        return {
-            each.name: each.row("all tasks", Method(self.steps, partial(self._told, student, task)), SEEDS * (task + 1))
-            for task, each in enumerate(self.experiments)
-        }
+        rows = {}
+        for task, each in enumerate(self.experiments):
+            here = copy.copy(each)
+            here.folder = self.folder / each.name  # a student of other tasks has rows of its own
+            method = Method(self.steps, partial(self._told, student, task))
+            rows[each.name] = here.row("all tasks", method, SEEDS * (task + 1))
+        return rows
 
     def _told(self, student: Student, task: int, source: Source, generator: torch.Generator) -> Tensor:
         return student(replace(source, task=task), generator=generator)
+
+
+def _distance(experiment: Experiment, restore: Restore) -> float:
+    restored = experiment.restored(restore, experiment.held_out)
+    return frechet_distance(experiment.classifier.features(restored), experiment.learned)
+
+
+def _write(path: Path, content: object) -> None:
+    with writing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -20,13 +20,18 @@ NAMES = ("jpeg-5", "inpainting", "sketch")
 def test_one_student_of_teachers_of_every_kind(tmp_path: Path) -> None:
     experiments = [Experiment(name, TINY, folder=tmp_path / name, device="cpu") for name in NAMES]
     everything = AllTasks(experiments, tmp_path / "all", samples=20)
-    student = everything.student()
+    student, points = everything.student()
+    assert [set(point["FD"]) for point in points] == [set(NAMES)] * TINY.student_looks
+    assert points[-1]["update"] == 3, "as many updates as the three single students"
     assert [student.model_of(task).form for task in range(3)] == [t.form for t in everything.teachers.values()]
     rows = everything.rows(student)
     assert tuple(rows) == NAMES
     assert all(row.NFE == 1 and row.FD.distance > 0 for row in rows.values())
-    again = AllTasks(experiments, tmp_path / "all", samples=20).student()
+    again, found = AllTasks(experiments, tmp_path / "all", samples=20).student()
+    assert found == points
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), student.parameters(), strict=True))
+    with pytest.raises(ValueError, match="holds another run"):
+        AllTasks(experiments[:2], tmp_path / "all", samples=20)
     x0, source = experiments[1].shown(4)
     answer = student(replace(source, task=1), generator=torch.Generator().manual_seed(0))
     hole = source.mask.expand_as(x0) > 0
