@@ -185,6 +185,16 @@ def few_colours(drawing: Image) -> bytes:
     return png.getvalue()
 
 
+def shades(photographs: Image) -> bytes:
+    """Photographs as a PNG of 256 colours, chosen where their own are: small differences of shade survive."""
+    from PIL import Image
+
+    png = io.BytesIO()
+    reduced = photographs.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    reduced.save(png, "PNG", optimize=True)
+    return png.getvalue()
+
+
 def caption_html(caption: str) -> str:
     """The HTML of a caption; ``$...$`` in it is typeset, the rest is plain text."""
     words = re.sub(r"\$([^$]+)\$", r"\\(\1\\)", html.escape(caption, quote=False))

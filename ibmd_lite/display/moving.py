@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ibmd_lite.display.figures import canvas, caption_html, few_colours, figure, style
+from ibmd_lite.display.figures import canvas, caption_html, few_colours, figure, shades, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,8 @@ def animation_html(frames: Sequence[Figure], *, alt: str, caption: str, seconds:
     film = Image.new("RGB", (width, height * len(pictures)), "white")
     for number, picture in enumerate(pictures):
         film.paste(picture, (0, number * height))
-    png = few_colours(film)
+    photographs = any(axis.images for fig in frames for axis in fig.axes)
+    png = shades(film) if photographs else few_colours(film)
     data = base64.b64encode(png).decode()
     name = f"film-{hashlib.sha256(png).hexdigest()[:12]}"
     rules = _RULES.format(

@@ -14,6 +14,7 @@ matplotlib.use("agg")
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython import display as shown_by_ipython
 from PIL import Image
 
@@ -51,6 +52,22 @@ def test_an_animation_holds_its_frames_one_below_the_other_and_no_script() -> No
     assert 'role="img" aria-label="A &quot;bar&quot;"' in written
     assert "prefers-reduced-motion" in written
     assert "<script" not in written
+
+
+def test_photographs_in_an_animation_keep_their_shades() -> None:
+    brown = np.linspace([60, 30, 10], [120, 80, 50], 64)
+    figures = []
+    for shades in (brown, brown[::-1]):
+        fig, axis = canvas(height=1.0)
+        axis.imshow(np.tile(shades.astype(np.uint8)[None], (16, 1, 1)))
+        figures.append(fig)
+    written = animation_html(figures, alt="a", caption="c")
+    data = re.search(r"data:image/png;base64,([^)]+)\)", written)
+    assert data is not None
+    with Image.open(io.BytesIO(base64.b64decode(data[1]))) as film:
+        found = {colour for _, colour in film.convert("RGB").getcolors()}
+    far = [min(abs(np.subtract(colour, shade)).max() for colour in found) for shade in brown]
+    assert max(far) < 6
 
 
 @pytest.mark.parametrize(
