@@ -115,22 +115,22 @@ def random_step(student: Student, source: Source, generator: torch.Generator) ->
 class DistillationSettings:
     """generator, fake: how each is trained.  fake_updates: L, per generator update.
 
-    reuse: of these, how many in a row learn from one batch of generated x0, at times and noise of their own; the
-    generator then runs L/reuse times instead of L.
     weight: lambda(t) of the generator's loss (None: 1), or one for each task, {task: lambda}.
     normalise: divide its loss by E |x* - x0|, without gradient.
     rollout: which x0 of a student of several steps is trained on.
     loss: the generator's; ``baselines`` has others of the same signature.
+    reuse: how many fake updates in a row learn from one batch of generated x0, at times and noise of their own; the
+    generator then runs L/reuse times instead of L.
     """
 
     generator: Settings = field(default_factory=lambda: Settings(1e-4, betas=(0.0, 0.999), average=0.99))
     fake: Settings = field(default_factory=lambda: Settings(2e-4, betas=(0.0, 0.999), average=None))
     fake_updates: int = 5
-    reuse: int = 1
     weight: Weight | Mapping[int, Weight] | None = None
     normalise: bool = True
     rollout: Rollout = end_of_chain
     loss: Callable[..., Losses] = ibmd_loss
+    reuse: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.fake_updates, int) or self.fake_updates < 1:
@@ -220,9 +220,10 @@ class Distillation:
             )
         for model in self.teachers.values():
             if fake.conditional != model.conditional and getattr(fake.network, "conditional", None) != "optional":
+                both = "; for teachers of both kinds make fake and student of networks with conditional='optional'"
                 raise ValueError(
-                    "fake and teacher must both be conditional or both not: the fake sees what the teacher sees; for "
-                    "teachers of both kinds make the networks of fake and student with conditional='optional'"
+                    "fake and teacher must both be conditional or both not: the fake sees what the teacher sees"
+                    f"{both if len(self.teachers) > 1 else ''}"
                 )
         alone = self.teachers.get(None)
         if alone is not None:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -85,16 +86,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
             server.terminate()
 
 
-def kernel_is_idle(address: str) -> bool:
-    with urllib.request.urlopen(f"{address}/api/kernels", timeout=10) as answer:
-        return any(kernel["execution_state"] == "idle" for kernel in json.load(answer))
+def kernels(address: str) -> list[dict]:
+    """The server's kernels; it answers 500 while one of them is just leaving, so ask again then."""
+    for _ in range(20):
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{address}/api/kernels", timeout=10) as answer:
+            return json.load(answer)
+        time.sleep(0.5)
+    pytest.fail("JupyterLab would not name its kernels for ten seconds")
 
 
 def shut_down_kernels(address: str) -> None:
     """The next notebook shall not take this one's kernel for its own, nor share the processor with it."""
-    with urllib.request.urlopen(f"{address}/api/kernels", timeout=10) as answer:
-        for kernel in json.load(answer):
-            request = urllib.request.Request(f"{address}/api/kernels/{kernel['id']}", method="DELETE")
+    for kernel in kernels(address):
+        request = urllib.request.Request(f"{address}/api/kernels/{kernel['id']}", method="DELETE")
+        with suppress(urllib.error.HTTPError):  # it left by itself
             urllib.request.urlopen(request, timeout=20).close()
 
 
@@ -103,7 +108,7 @@ def run_all(page: Page, address: str) -> None:
     from playwright.sync_api import TimeoutError as NothingSeen
 
     for _ in range(120):
-        if kernel_is_idle(address):
+        if any(kernel["execution_state"] == "idle" for kernel in kernels(address)):
             break
         time.sleep(0.5)
     page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=60_000)
