@@ -4,12 +4,14 @@ One teacher, trained once and kept; then every variant of the loop spends the sa
 seeds, and looks at the Frechet distance of held-out images and at the refitted gap as it goes.  The plain loop, L = 5
 with nothing frozen, sets the target.  Passes are counted from arithmetic, so a busy machine does not change them;
 seconds are those of an iteration, all variants in turns, times the iterations needed.  Work is kept under runs/: a run
-that was killed goes on there, and two commands with different --seeds may run side by side.
+that was killed goes on there.  Once the teachers are trained, commands with different --seeds may run side by side; a
+last one with all the seeds makes the table.
 """
 
 import argparse
 import copy
 import json
+import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -134,14 +136,14 @@ def costs(problem: Problem, variants: dict[str, Variant], repeats: int) -> dict[
 def curve(
     problem: Problem, variant: Variant, seed: int, passes: float, arguments: argparse.Namespace, path: Path
 ) -> list[dict[str, float]]:
-    """Train in legs of equal passes; every look is written before the next leg begins."""
+    """Look, then train in legs of equal passes; every look is written before the next leg begins."""
     run, stream = problem.run(variant, seed), problem.stream(seed)
     points: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
-    for look in range(1, arguments.looks + 1):
-        total = max(look, round(look / arguments.looks * arguments.budget / passes))
-        for _ in _leg(run, stream, total, path.with_suffix(".pt")):
+    for look in range(arguments.looks + 1):
+        total = round(look / arguments.looks * arguments.budget / passes)
+        for _ in _leg(run, stream, total, path.with_suffix(".pt")) if total else ():
             pass
-        if len(points) >= look:
+        if len(points) > look:
             continue
         point = {"updates": run.update, "FD": problem.distance(run.student)}
         if look % arguments.refit_each == 0:
@@ -157,22 +159,20 @@ def _leg(run: Distillation, stream: Draws, total: int, path: Path) -> Iterator[o
 
 
 def reached(points: list[dict[str, float]], figure: str, target: float) -> float | None:
-    """Updates at which a falling curve first meets the target, between two looks by a straight line; None: never."""
+    """Updates at which a falling curve first meets the target, a straight line in its logarithm; None: never."""
     seen = [(point["updates"], point[figure]) for point in points if figure in point]
-    if seen and seen[0][1] <= target:
-        return seen[0][0]
     for (start, above), (end, below) in pairwise(seen):
-        if below <= target:
-            return start + (end - start) * (above - target) / (above - below)
+        if below <= target < above:
+            return start + (end - start) * math.log(above / target) / math.log(above / below)
     return None
 
 
 def targets(curves: dict[str, list[list[dict[str, float]]]]) -> dict[str, float]:
-    """The plain loop's quality at three quarters of its budget, the mean over its seeds."""
+    """The best look of the plain loop, as the mean over its seeds, plus a tenth: every seed should come so far."""
     found = {}
     for figure in ("FD", "gap"):
-        rows = [[point[figure] for point in points if figure in point] for points in curves["L = 5"]]
-        found[figure] = statistics.mean(row[int(0.75 * len(row))] for row in rows)
+        looks = [[point[figure] for point in points if figure in point] for points in curves["L = 5"]]
+        found[figure] = 1.1 * min(statistics.mean(look) for look in zip(*looks, strict=True))
     return found
 
 
@@ -200,8 +200,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--teacher-updates", type=int, default=3000)
     parser.add_argument("--budget", type=int, default=13_500, help="network passes of one run")
-    parser.add_argument("--looks", type=int, default=15)
-    parser.add_argument("--refit-each", type=int, default=3, help="looks from one refitted gap to the next")
+    parser.add_argument("--looks", type=int, default=14)
+    parser.add_argument("--refit-each", type=int, default=2, help="looks from one refitted gap to the next")
     parser.add_argument("--refits", type=int, default=240, help="updates of a refitted fake, at most")
     parser.add_argument("--repeats", type=int, default=15, help="turns in which an iteration is timed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -21,8 +21,8 @@ def test_a_run_is_complete_and_found_again(tmp_path: Path) -> None:
     expected = {"L = 5": 27, "L = 2, shared": 14, found["about"]["plain"]: 29}
     assert passes == pytest.approx(expected, abs=0.3)
     curves = found["about"]["curves"]
-    assert [point["updates"] for point in curves["L = 5"][0]] == [1, 2]
-    assert [point["updates"] for point in curves["L = 2, shared"][0]] == [2, 4]
+    assert [point["updates"] for point in curves["L = 5"][0]] == [0, 1, 2]
+    assert [point["updates"] for point in curves["L = 2, shared"][0]] == [0, 2, 4]
     assert all(point["FD"] > 0 and point["gap"] >= 0 for several in curves.values() for one in several for point in one)
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "'updates'" in first.stdout
@@ -34,8 +34,12 @@ def test_a_target_is_met_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from time_to_quality import reached
 
-    points = [{"updates": 10, "FD": 9.0}, {"updates": 20, "FD": 5.0, "gap": 1.0}, {"updates": 30, "FD": 6.0}]
-    assert reached(points, "FD", 6.0) == 17.5
-    assert reached(points, "FD", 9.5) == 10
-    assert reached(points, "FD", 4.0) is None
-    assert reached(points, "gap", 1.0) == 20
+    points = [
+        {"updates": 0, "FD": 16.0, "gap": 1.0},
+        {"updates": 20, "FD": 4.0},
+        {"updates": 40, "FD": 8.0, "gap": 0.25},
+    ]
+    assert reached(points, "FD", 8.0) == pytest.approx(10), "halfway in the logarithm"
+    assert reached(points, "FD", 4.0) == pytest.approx(20)
+    assert reached(points, "FD", 3.0) is None
+    assert reached(points, "gap", 0.5) == pytest.approx(20)
