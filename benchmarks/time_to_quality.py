@@ -10,10 +10,8 @@ last one with all the seeds makes the table.
 
 import argparse
 import copy
-import json
 import math
 import statistics
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,12 +22,12 @@ from report import keep
 from step_cost import nothing_frozen
 
 from ibmd_lite.distillation import Distillation, DistillationSettings, Student
-from ibmd_lite.evaluation import flops, frechet_distance, median_seconds, refitted_gap
+from ibmd_lite.evaluation import flops, median_seconds, refitted_gap
+from ibmd_lite.experiments.legs import in_legs
 from ibmd_lite.experiments.restoration import Experiment, Precision
 from ibmd_lite.experiments.tasks import Size
 from ibmd_lite.model import BridgeModel
-from ibmd_lite.training import Draws, Settings, checkpointed
-from ibmd_lite.training.files import writing
+from ibmd_lite.training import Draws, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "ibmd_lite" / "experiments" / "results"  # in the package: the book reads them
@@ -95,9 +93,7 @@ class Problem:
         return Draws(self.experiment.pairs.sources, self.experiment.size.student_batch, seed + 1)
 
     def distance(self, student: Student) -> float:
-        experiment = self.experiment
-        restored = experiment.restored(experiment.call(student), experiment.held_out)
-        return frechet_distance(experiment.classifier.features(restored), experiment.learned)
+        return self.experiment.distance(self.experiment.call(student))
 
     def gap(self, student: Student, refits: int) -> float:
         """Refitted in float32 from the same draws for everybody."""
@@ -137,30 +133,21 @@ def curve(
     problem: Problem, variant: Variant, seed: int, passes: float, arguments: argparse.Namespace, path: Path
 ) -> list[dict[str, float]]:
     """Look, then train in legs of equal passes; every look is written before the next leg begins."""
-    run, stream = problem.run(variant, seed), problem.stream(seed)
-    points: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
-    for look in range(arguments.looks + 1):
-        total = round(look / arguments.looks * arguments.budget / passes)
-        for _ in _leg(run, stream, total, path.with_suffix(".pt")) if total else ():
-            pass
-        if len(points) > look:
-            continue
-        point = {"updates": run.update, "FD": problem.distance(run.student)}
-        if look % arguments.refit_each == 0:
-            point["gap"] = problem.gap(run.student, arguments.refits)
-        points.append(point)
-        _write(path, points)
-        print(path.stem, {key: round(value, 4) for key, value in point.items()}, flush=True)
-    return points
+    run, count = problem.run(variant, seed), arguments.looks
+    ends = [round(look / count * arguments.budget / passes) for look in range(count + 1)]
 
+    def measure() -> dict[str, float]:
+        found = {"FD": problem.distance(run.student)}
+        if ends.index(run.update) % arguments.refit_each == 0:
+            found["gap"] = problem.gap(run.student, arguments.refits)
+        return found
 
-def _leg(run: Distillation, stream: Draws, total: int, path: Path) -> Iterator[object]:
-    return iter(checkpointed(run, stream, total, path, every=200))
+    return in_legs(run, problem.stream(seed), ends, path, measure, every=200)
 
 
 def reached(points: list[dict[str, float]], figure: str, target: float) -> float | None:
     """Updates at which a falling curve first meets the target, a straight line in its logarithm; None: never."""
-    seen = [(point["updates"], point[figure]) for point in points if figure in point]
+    seen = [(point["update"], point[figure]) for point in points if figure in point]
     for (start, above), (end, below) in pairwise(seen):
         if below <= target < above:
             return start + (end - start) * math.log(above / target) / math.log(above / below)
@@ -232,7 +219,7 @@ def main() -> None:
                 seed,
                 cost[name]["passes"],
                 arguments,
-                arguments.folder / f"{name.replace(' ', '').replace(',', '-')}-{seed}.json",
+                arguments.folder / f"{name.replace(' ', '').replace(',', '-')}-{seed}",
             )
             for seed in arguments.seeds
         ]
@@ -251,11 +238,6 @@ def main() -> None:
         curves=curves,
         **settings,
     )
-
-
-def _write(path: Path, content: object) -> None:
-    with writing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

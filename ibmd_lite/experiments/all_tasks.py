@@ -8,8 +8,6 @@ from samples of their own.  What is finished is kept in a folder, as in ``restor
 from __future__ import annotations
 
 import copy
-import json
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,13 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ibmd_lite.distillation import Distillation, Student
-from ibmd_lite.evaluation import frechet_distance
-from ibmd_lite.experiments.restoration import SEEDS, Experiment, Method, Restore, Row
+from ibmd_lite.experiments.legs import claim, in_legs
+from ibmd_lite.experiments.restoration import SEEDS, Experiment, Method, Restore, Row, looks
 from ibmd_lite.matching import TeacherTraining, matching_loss
 from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.networks import UNet
-from ibmd_lite.training import Draws, Settings, checkpointed, load_checkpoint, save_checkpoint
-from ibmd_lite.training.files import writing
+from ibmd_lite.training import Draws, Settings, load_checkpoint, save_checkpoint
 from ibmd_lite.training.loop import Run
 
 __all__ = ["AllTasks", "JointTraining"]
@@ -78,29 +75,12 @@ class AllTasks:
         self.experiments, self.folder, self.steps, self.samples = list(experiments), folder, steps, samples
         self.teachers = {task: each.teacher()[0] for task, each in enumerate(self.experiments)}
         self.first = self.experiments[0]
-        self._claim()
-
-    def _claim(self) -> None:
-        """Refuse a folder that holds the work of other tasks."""
-        about = {"tasks": [each.name for each in self.experiments], "steps": self.steps, "samples": self.samples}
-        path = self.folder / "about.json"
-        if path.exists() and json.loads(path.read_text()) != about:
-            raise ValueError(f"{self.folder} holds another run; delete it, or name another folder")
-        _write(path, about)
+        claim(folder, {"tasks": [each.name for each in self.experiments], "steps": steps, "samples": samples})
 
     def network(self) -> UNet:
         """The single tasks' network, told the task, and xT where its teacher sees it."""
-        size = self.first.size
         both = any(teacher.conditional for teacher in self.teachers.values())
-        torch.manual_seed(self.first.seed)
-        return UNet(
-            width=size.width,
-            multipliers=size.multipliers,
-            blocks=size.blocks,
-            patch=2,
-            conditional="optional" if both else False,
-            tasks=len(self.experiments),
-        )
+        return self.first.network("optional" if both else False, tasks=len(self.experiments))
 
     def start(self) -> tuple[BridgeModel, list[dict]]:
         """One model of all tasks, by bridge matching on samples of the teachers; and how well it walks in their place.
@@ -126,7 +106,7 @@ class AllTasks:
             walked = self.experiments[task].walk(run.teacher.on(self.teachers[task]), size.look_nfe)
             return lambda source, generator: walked(replace(source, task=task), generator)
 
-        return run.teacher, self._train("start", run, stream, size.teacher_updates, 1, walk)
+        return run.teacher, self._train("start", run, stream, [size.teacher_updates], walk)
 
     def _samples(self, task: int) -> tuple[Tensor, Source]:
         """Sources of a task and what its teacher makes of them; kept."""
@@ -149,40 +129,25 @@ class AllTasks:
         start = self.start()[0].requires_grad_(True)
         channels = max(each.task.noise_channels for each in self.experiments)
         student = Student.of(start, steps=self.steps, noise_channels=channels, tasks=self.teachers)
-        settings = self.first.student_settings(self.teachers[0])
         total = self.first.size.student_updates * len(self.experiments)
-        settings = replace(
-            settings,
-            generator=replace(settings.generator, decay=total),
-            fake=replace(settings.fake, decay=total),
-            weight={task: teacher.output_weight for task, teacher in self.teachers.items()},
-        )
+        weights = {task: teacher.output_weight for task, teacher in self.teachers.items()}
+        settings = self.first.student_settings(weights, total)
         run = Distillation(
             self.teachers, student, fake=copy.deepcopy(start), settings=settings, device=self.first.device
         )
         stream = Draws(self.sources, self.first.size.student_batch, self.first.seed + 1)
-        looks = self.first.size.student_looks
-        points = self._train("student", run, stream, total, looks, lambda task: partial(self._told, run.student, task))
-        return run.student, points
+        ends = looks(total, self.first.size.student_looks)
+        return run.student, self._train(
+            "student", run, stream, ends, lambda task: partial(self._told, run.student, task)
+        )
 
     def _train(
-        self, name: str, run: Run, stream: Draws, total: int, looks: int, restore: Callable[[int], Restore]
+        self, name: str, run: Run, stream: Draws, ends: list[int], restore: Callable[[int], Restore]
     ) -> list[dict]:
-        """Train in legs, as a single experiment does; a point holds the distance of every task."""
-        path, points = self.folder / f"{name}.json", []
-        if path.exists():
-            points = json.loads(path.read_text())
-        for look in range(1, looks + 1):
-            every = self.first.size.every
-            leg = checkpointed(run, stream, look * total // looks, self.folder / f"{name}.pt", every=every)
-            seconds = [record.seconds for record in leg]
-            if len(points) >= look:
-                continue
-            distances = {each.name: _distance(each, restore(task)) for task, each in enumerate(self.experiments)}
-            spent = statistics.median(seconds) if seconds else None  # None: killed between the leg and its point
-            points.append({"update": run.update, "FD": distances, "seconds an update": spent})
-            _write(path, points)
-        return points
+        def measure() -> dict[str, dict[str, float]]:
+            return {"FD": {each.name: each.distance(restore(task)) for task, each in enumerate(self.experiments)}}
+
+        return in_legs(run, stream, ends, self.folder / name, measure, every=self.first.size.every)
 
     def sources(self, n: int, generator: torch.Generator) -> Source:
         """Sources of a random task, one task per batch."""
@@ -191,23 +156,15 @@ class AllTasks:
 
     def rows(self, student: Student) -> dict[str, Row]:
         """The student in every task, by the task's name, on the test images of the single experiments."""
-        rows = {}
-        for task, each in enumerate(self.experiments):
-            here = copy.copy(each)
-            here.folder = self.folder / each.name  # a student of other tasks has rows of its own
-            method = Method(self.steps, partial(self._told, student, task))
-            rows[each.name] = here.row("all tasks", method, SEEDS * (task + 1))
-        return rows
+        return {
+            each.name: each.row(
+                "all tasks",
+                Method(self.steps, partial(self._told, student, task)),
+                SEEDS * (task + 1),
+                folder=self.folder / each.name,  # a student of other tasks has rows of its own
+            )
+            for task, each in enumerate(self.experiments)
+        }
 
     def _told(self, student: Student, task: int, source: Source, generator: torch.Generator) -> Tensor:
         return student(replace(source, task=task), generator=generator)
-
-
-def _distance(experiment: Experiment, restore: Restore) -> float:
-    restored = experiment.restored(restore, experiment.held_out)
-    return frechet_distance(experiment.classifier.features(restored), experiment.learned)
-
-
-def _write(path: Path, content: object) -> None:
-    with writing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -7,10 +7,8 @@ and the training files.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import statistics
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -31,16 +29,16 @@ from ibmd_lite.evaluation import FrechetEstimate, diversity, frechet_distance, f
 from ibmd_lite.evaluation import psnr as mean_psnr
 from ibmd_lite.evaluation import ssim as mean_ssim
 from ibmd_lite.evaluation.classifier import CIFAR10, PHOTOGRAPHS, Classifier, load_classifier
+from ibmd_lite.experiments.legs import claim, in_legs
 from ibmd_lite.experiments.tasks import TASKS, Mirrored, Size, images_of, part
-from ibmd_lite.matching import TeacherTraining
+from ibmd_lite.matching import TeacherTraining, Weight
 from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.networks import UNet
 from ibmd_lite.sampling import DBIM, Markov, Step, sample
-from ibmd_lite.training import Draws, Settings, best_device, checkpointed, load_checkpoint, save_checkpoint
-from ibmd_lite.training.files import writing
+from ibmd_lite.training import Draws, Settings, best_device, load_checkpoint, save_checkpoint
 from ibmd_lite.training.loop import Run
 
-__all__ = ["VARIABLE", "Experiment", "Method", "Restore", "Row", "best_walk", "fall"]
+__all__ = ["VARIABLE", "Experiment", "Method", "Restore", "Row", "best_walk", "fall", "looks"]
 
 VARIABLE = "IBMD_RUNS"
 """The environment variable that names the folder in which unfinished work is kept; if not set, none is."""
@@ -110,7 +108,11 @@ class Experiment:
         self.precision = _precision(precision, self.device)
         train, self.test, self.classifier, self.reference = _judged_by(size.data, size.side)
         self.folder = self._folder(folder)
-        self._claim({"train": len(train), "test": len(self.test)})
+        about = {"task": repr(self.task), "size": repr(replace(size, data=""))}  # images may lie elsewhere next time
+        claim(
+            self.folder,
+            about | {"precision": self.precision, "seed": seed, "train": len(train), "test": len(self.test)},
+        )
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         held_out, learned = order.tensor_split([size.held_out])
         self.pairs = Corrupted(Mirrored(part(train, learned)), self.task.corruption)
@@ -125,23 +127,24 @@ class Experiment:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
 
-    def _claim(self, images: dict[str, int]) -> None:
-        """Refuse a folder that holds the work of other settings."""
-        size = replace(self.size, data="")  # the same images may lie elsewhere the next time
-        about = {"task": repr(self.task), "size": repr(size), "precision": self.precision, "seed": self.seed} | images
-        path = self.folder / "about.json"
-        if path.exists() and json.loads(path.read_text()) != about:
-            raise ValueError(f"{self.folder} holds another run; delete it, or name another folder")
-        _write(path, about)
-
     def model(self) -> BridgeModel:
         """A fresh model of the task: before training its network returns 0."""
-        size, task = self.size, self.task
-        torch.manual_seed(self.seed)
-        network = UNet(
-            width=size.width, multipliers=size.multipliers, blocks=size.blocks, patch=2, conditional=task.conditional
-        )
+        task = self.task
+        network = self.network(task.conditional)
         return BridgeModel(network, task.bridge, conditional=task.conditional, prediction=task.prediction)
+
+    def network(self, conditional: bool | Literal["optional"], tasks: int = 0) -> UNet:
+        """The U-Net of the size, its weights drawn from the seed."""
+        size = self.size
+        torch.manual_seed(self.seed)
+        return UNet(
+            width=size.width,
+            multipliers=size.multipliers,
+            blocks=size.blocks,
+            patch=2,
+            conditional=conditional,
+            tasks=tasks,
+        )
 
     @property
     def settings(self) -> Settings:
@@ -155,14 +158,13 @@ class Experiment:
             decay=self.size.teacher_updates,
         )
 
-    def student_settings(self, teacher: BridgeModel) -> DistillationSettings:
-        """Of generator and fake; the weight lambda(t) is the teacher's own."""
-        shared = {"betas": (0.0, 0.999), "precision": self.precision, "seed": self.seed}
-        decay = self.size.student_updates
+    def student_settings(self, weight: Weight | Mapping[int, Weight], updates: int) -> DistillationSettings:
+        """Of generator and fake, whose learning rates fall to zero at the last of so many updates."""
+        shared = {"betas": (0.0, 0.999), "precision": self.precision, "seed": self.seed, "decay": updates}
         return DistillationSettings(
-            generator=Settings(2e-4, average=0.99, decay=decay, **shared),  # type: ignore[arg-type]
-            fake=Settings(4e-4, average=None, decay=decay, **shared),  # type: ignore[arg-type]
-            weight=teacher.output_weight,
+            generator=Settings(2e-4, average=0.99, **shared),  # type: ignore[arg-type]
+            fake=Settings(4e-4, average=None, **shared),  # type: ignore[arg-type]
+            weight=weight,
         )
 
     def teacher(self) -> tuple[BridgeModel, list[dict]]:
@@ -178,37 +180,29 @@ class Experiment:
 
     def student(self, teacher: BridgeModel, steps: int = 1) -> tuple[Student, list[dict]]:
         """A student of so many calls, from sources alone."""
+        size = self.size
         torch.manual_seed(self.seed)
         student = Student.of(teacher, steps=steps, noise_channels=self.task.noise_channels)
-        run = Distillation(teacher, student, settings=self.student_settings(teacher), device=self.device)
-        sources = Draws(self.pairs.sources, self.size.student_batch, self.seed + 1)
-        looks, total = self.size.student_looks, self.size.student_updates
-        points = self._train(f"student-{steps}", run, sources, total, looks, lambda: self.call(run.student))
-        return run.student, points
+        settings = self.student_settings(teacher.output_weight, size.student_updates)
+        run = Distillation(teacher, student, settings=settings, device=self.device)
+        stream = Draws(self.pairs.sources, size.student_batch, self.seed + 1)
+        ends = looks(size.student_updates, size.student_looks)
+        return run.student, self._train(f"student-{steps}", run, stream, ends, lambda: self.call(run.student))
 
     def _train_on_pairs(self, name: str, run: Run, restore: Callable[[], Restore]) -> list[dict]:
-        pairs = Draws(self.pairs.draw, self.size.teacher_batch, self.seed)
-        return self._train(name, run, pairs, self.size.teacher_updates, self.size.teacher_looks, restore)
+        size = self.size
+        stream = Draws(self.pairs.draw, size.teacher_batch, self.seed)
+        return self._train(name, run, stream, looks(size.teacher_updates, size.teacher_looks), restore)
 
-    def _train(
-        self, name: str, run: Run, stream: Draws, total: int, looks: int, restore: Callable[[], Restore]
-    ) -> list[dict]:
-        """Train in legs; what is measured after a leg is written before the next begins, so that it is never lost."""
-        path, points = self.folder / f"{name}.json", []
-        if path.exists():
-            points = json.loads(path.read_text())
-        for look in range(1, looks + 1):
-            leg = checkpointed(run, stream, look * total // looks, self.folder / f"{name}.pt", every=self.size.every)
-            seconds = [record.seconds for record in leg]
-            if len(points) >= look:
-                continue
-            restored = self.restored(restore(), self.held_out)
-            distance = frechet_distance(self.classifier.features(restored), self.learned)
-            spent = statistics.median(seconds) if seconds else None  # None: killed between the leg and its point
-            points.append({"update": run.update, "FD": distance, "seconds an update": spent})
-            _write(path, points)
-            print(f"{name} {run.update}/{total}: FD {distance:.2f} on {len(restored)} held-out images", flush=True)
-        return points
+    def _train(self, name: str, run: Run, stream: Draws, ends: list[int], restore: Callable[[], Restore]) -> list[dict]:
+        def measure() -> dict[str, float]:
+            return {"FD": self.distance(restore())}
+
+        return in_legs(run, stream, ends, self.folder / name, measure, every=self.size.every)
+
+    def distance(self, restore: Restore) -> float:
+        """The Frechet distance of the held-out images, restored, to those that were learned from."""
+        return frechet_distance(self.classifier.features(self.restored(restore, self.held_out)), self.learned)
 
     def walk(self, teacher: BridgeModel, nfe: int, step: Step = Markov()) -> Restore:  # noqa: B008 (frozen)
         """The teacher in so many calls."""
@@ -239,9 +233,9 @@ class Experiment:
             for place, (name, method) in enumerate(methods.items(), start=1)
         }
 
-    def row(self, name: str, method: Method, seed: int, seconds: float = 0.0) -> Row:
-        """One method on all test images; its figures are kept under its name."""
-        kept = self._measured(name, method.restore, seed)
+    def row(self, name: str, method: Method, seed: int, seconds: float = 0.0, *, folder: Path | None = None) -> Row:
+        """One method on all test images; its figures are kept under its name, in the experiment's folder by default."""
+        kept = self._measured((folder or self.folder) / "rows" / f"{name}.pt", method.restore, seed)
         estimate = frechet_estimate(kept.pop("features"), self.reference, draws=self.size.draws)
         return Row(name, method.NFE, estimate, **kept, seconds=seconds)
 
@@ -251,9 +245,8 @@ class Experiment:
             self.classifier.features(to_unit(self.test.pixels)), self.reference, draws=self.size.draws
         )
 
-    def _measured(self, name: str, restore: Restore, seed: int) -> dict:
+    def _measured(self, path: Path, restore: Restore, seed: int) -> dict:
         """Features and figures of one method; kept, because a long walk takes minutes."""
-        path = self.folder / "rows" / f"{name}.pt"
         if path.exists():
             return load_checkpoint(path)
         x0, source = self.corrupted(self.test, 2)
@@ -305,6 +298,11 @@ class Experiment:
         return {name: seconds / len(batch.xT) for name, seconds in spent.items()}
 
 
+def looks(total: int, count: int) -> list[int]:
+    """The updates at which a training is measured, evenly spaced, the last at its end."""
+    return [look * total // count for look in range(1, count + 1)]
+
+
 def best_walk(rows: Mapping[str, Row]) -> Row:
     """The teacher where its Frechet distance is least, whatever the number of steps and the sampler."""
     return min(
@@ -339,8 +337,3 @@ def _batches(source: Source, size: int = 100) -> Iterator[Source]:
     for first in range(0, len(source.xT), size):
         rows = slice(first, first + size)
         yield replace(source, xT=source.xT[rows], mask=None if source.mask is None else source.mask[rows])
-
-
-def _write(path: Path, content: object) -> None:
-    with writing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -21,12 +21,12 @@ def test_a_run_is_complete_and_found_again(tmp_path: Path) -> None:
     expected = {"L = 5": 27, "L = 2, shared": 14, found["about"]["plain"]: 29}
     assert passes == pytest.approx(expected, abs=0.3)
     curves = found["about"]["curves"]
-    assert [point["updates"] for point in curves["L = 5"][0]] == [0, 1, 2]
-    assert [point["updates"] for point in curves["L = 2, shared"][0]] == [0, 2, 4]
+    assert [point["update"] for point in curves["L = 5"][0]] == [0, 1, 2]
+    assert [point["update"] for point in curves["L = 2, shared"][0]] == [0, 2, 4]
     assert all(point["FD"] > 0 and point["gap"] >= 0 for several in curves.values() for one in several for point in one)
     again = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "'updates'" in first.stdout
-    assert "'updates'" not in again.stdout, "nothing is trained twice"
+    assert ": FD" in first.stdout
+    assert ": FD" not in again.stdout, "nothing is trained twice"
     assert json.loads((tmp_path / "time_to_quality.json").read_text())["about"]["curves"] == curves
 
 
@@ -35,9 +35,9 @@ def test_a_target_is_met_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> N
     from time_to_quality import reached
 
     points = [
-        {"updates": 0, "FD": 16.0, "gap": 1.0},
-        {"updates": 20, "FD": 4.0},
-        {"updates": 40, "FD": 8.0, "gap": 0.25},
+        {"update": 0, "FD": 16.0, "gap": 1.0},
+        {"update": 20, "FD": 4.0},
+        {"update": 40, "FD": 8.0, "gap": 0.25},
     ]
     assert reached(points, "FD", 8.0) == pytest.approx(10), "halfway in the logarithm"
     assert reached(points, "FD", 4.0) == pytest.approx(20)
