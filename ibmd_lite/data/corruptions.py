@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from ibmd_lite.data.decoding import as_bytes
 from ibmd_lite.model import Source
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class JPEG:
                 f"x0 reaches from {float(x0.min()):g} to {float(x0.max()):g}; expected images in [-1, 1]: "
                 "for values 0 to 255, x0 / 127.5 - 1"
             )
-        pixels = ((x0.detach() + 1) * 127.5).round().clamp(0, 255).byte().cpu()
+        pixels = as_bytes(x0.detach()).cpu()
         shares = pixels.permute(0, 2, 3, 1).contiguous().chunk(torch.get_num_threads())
         # Threads pay from about 256 x 256; below that Python's own work for each file is most of the time.
         with ThreadPoolExecutor(len(shares)) as pool:

@@ -47,6 +47,11 @@ def to_unit(pixels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return pixels.float() / 127.5 - 1
 
 
+def as_bytes(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """What a file would hold of images in [-1, 1]."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """What was decoded of a listing.

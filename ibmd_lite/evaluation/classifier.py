@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ibmd_lite.data import Images as ImageSet
 from ibmd_lite.data import Photographs, cifar10
+from ibmd_lite.data.decoding import to_unit
 from ibmd_lite.data.photographs import NAMES
 from ibmd_lite.training.files import check_state, read_weights, save_weights
 
@@ -265,7 +266,7 @@ def _data(arguments: argparse.Namespace) -> tuple[Labelled, tuple[Tensor, Tensor
         cifar10(split, subset=True) if path is None else ImageSet.read(path, size=32, split=split)
         for split in ("train", "test")
     )
-    return train, (test.pixels.float() / 127.5 - 1, test.labels), test.classes
+    return train, (to_unit(test.pixels), test.labels), test.classes
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 __all__ = ["Features", "NetworkFeatures", "inception", "lpips"]
@@ -71,11 +71,6 @@ class NetworkFeatures:
         return found.float()
 
 
-def as_bytes(images: Images) -> UInt8[Tensor, "batch 3 height width"]:
-    """What a file would hold of images in [-1, 1]."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
-
-
 def inception(weights: str | os.PathLike | None = None, device: torch.device | str = "cpu") -> NetworkFeatures:
     """Inception-v3's 2,048 pooled features, of which ``frechet_distance`` makes the usual FID.
 
@@ -86,6 +81,8 @@ def inception(weights: str | os.PathLike | None = None, device: torch.device | s
         ImportError: torchmetrics or torch-fidelity is not installed.
         RuntimeError: the weights cannot be fetched or read.
     """
+    from ibmd_lite.data.decoding import as_bytes
+
     fid = _extra("torchmetrics.image.fid", needs=("torch_fidelity",))
     path = None if weights is None else os.fspath(weights)
     network = _with_weights("Inception-v3", lambda: fid.NoTrainInceptionV3("inception-v3-compat", ["2048"], path))

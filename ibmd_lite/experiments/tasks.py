@@ -24,6 +24,7 @@ from ibmd_lite.data import (
     cifar10,
     tiny_imagenet,
 )
+from ibmd_lite.data.decoding import as_bytes
 from ibmd_lite.data.photographs import NAMES
 from ibmd_lite.model import DDBM, I2SBNoise, Prediction
 
@@ -174,8 +175,9 @@ def part(images: Images, rows: Tensor) -> Images:
 def _crops(split: Split, side: int) -> Images:
     """Fixed crops of the photographs, as many as the figures need."""
     x0, labels = Photographs(side, split).draw(2000 if split == "train" else 640, _seeded(1))
-    pixels = ((x0 + 1) * 127.5).round().to(torch.uint8)
-    return Images(pixels, labels, NAMES, tuple(f"{split}/{NAMES[label]}/{k:04d}" for k, label in enumerate(labels)))
+    return Images(
+        as_bytes(x0), labels, NAMES, tuple(f"{split}/{NAMES[label]}/{k:04d}" for k, label in enumerate(labels))
+    )
 
 
 def _seeded(seed: int) -> torch.Generator:

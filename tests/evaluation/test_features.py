@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ibmd_lite.data import Photographs
+from ibmd_lite.data.decoding import as_bytes
 from ibmd_lite.evaluation import Features, NetworkFeatures, frechet_distance, inception, lpips
 from ibmd_lite.evaluation.classifier import Classifier
-from ibmd_lite.evaluation.features import as_bytes
 
 complete = all(importlib.util.find_spec(name) for name in ("torchmetrics", "torch_fidelity", "torchvision"))
 
