@@ -147,6 +147,11 @@ class Experiment:
         )
 
     @property
+    def teacher_updates(self) -> int:
+        """How long the teacher, and the regression network, are trained on this task."""
+        return self.size.teacher_updates * self.task.longer
+
+    @property
     def settings(self) -> Settings:
         """Of the teacher and of the regression network, whose budgets are equal."""
         return Settings(
@@ -155,7 +160,7 @@ class Experiment:
             average=0.995,
             precision=self.precision,
             seed=self.seed,
-            decay=self.size.teacher_updates,
+            decay=self.teacher_updates,
         )
 
     def student_settings(self, weight: Weight | Mapping[int, Weight], updates: int) -> DistillationSettings:
@@ -192,7 +197,7 @@ class Experiment:
     def _train_on_pairs(self, name: str, run: Run, restore: Callable[[], Restore]) -> list[dict]:
         size = self.size
         stream = Draws(self.pairs.draw, size.teacher_batch, self.seed)
-        return self._train(name, run, stream, looks(size.teacher_updates, size.teacher_looks), restore)
+        return self._train(name, run, stream, looks(self.teacher_updates, size.teacher_looks), restore)
 
     def _train(self, name: str, run: Run, stream: Draws, ends: list[int], restore: Callable[[], Restore]) -> list[dict]:
         def measure() -> dict[str, float]:

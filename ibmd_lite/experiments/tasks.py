@@ -35,7 +35,11 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Task:
-    """What is restored, on which bridge; noise_channels and steps are the student's."""
+    """What is restored, on which bridge.
+
+    noise_channels and steps are the student's.  longer: how many times the updates of the size its teacher, and a
+    regression of equal budget, are trained: the more of the image is to be invented, the later a teacher levels off.
+    """
 
     corruption: Corruption
     bridge: Bridge
@@ -43,6 +47,7 @@ class Task:
     conditional: bool = False
     noise_channels: int = 3
     steps: tuple[int, ...] = (1,)
+    longer: int = 1
 
 
 def restoration(corruption: Corruption) -> Task:
@@ -60,9 +65,9 @@ TASKS = {
     "jpeg-5": restoration(JPEG(5)),
     "jpeg-10": restoration(JPEG(10)),
     # The hole holds noise already: the bridge adds little, and the student needs none of its own.
-    "inpainting": Task(Inpainting(), ContinuousI2SB(0.3), I2SBNoise(), noise_channels=0, steps=(4,)),
+    "inpainting": Task(Inpainting(), ContinuousI2SB(0.3), I2SBNoise(), noise_channels=0, steps=(1, 2, 4), longer=2),
     # Many images fit a sketch: the bridge has to remember it, and needs more noise (DDBM's own choice).
-    "sketch": Task(Sketch(), VP(), DDBM(), conditional=True, steps=(1, 2)),
+    "sketch": Task(Sketch(), VP(), DDBM(), conditional=True, steps=(1, 2), longer=2),
 }
 # Shown xT at every call, the fake knows the noise of the hole, and gives no credit for it: the student needs a z.
 TASKS["inpainting-conditional"] = replace(TASKS["inpainting"], conditional=True, noise_channels=3)
