@@ -87,9 +87,11 @@ class AllTasks:
 
         The second is as for `student`, of walks in as many calls as the teachers were measured with, at the end.
         """
+        size = self.first.size
         first = max(self.teachers.values(), key=lambda teacher: teacher.conditional)
         model = BridgeModel(self.network(), **first.form._asdict())
-        run = JointTraining(model, self.teachers, self.first.settings, device=self.first.device)
+        settings = replace(self.first.settings, decay=size.teacher_updates)
+        run = JointTraining(model, self.teachers, settings, device=self.first.device)
         pairs = [self._samples(task) for task in self.teachers]
 
         def draw(n: int, generator: torch.Generator) -> tuple[Tensor, Source]:
@@ -99,7 +101,6 @@ class AllTasks:
             mask = None if source.mask is None else source.mask[rows]
             return x0[rows], Source(source.xT[rows], mask=mask, task=task)
 
-        size = self.first.size
         stream = Draws(draw, size.teacher_batch, self.first.seed)
 
         def walk(task: int) -> Restore:

@@ -45,10 +45,12 @@ def in_legs(
 
 
 def claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Say in the folder whose work it holds; ValueError where that is another's."""
+    """Say in the folder whose work it holds; ValueError, with what differs, where that is another's."""
     path = folder / "about.json"
-    if path.exists() and json.loads(path.read_text()) != about:
-        raise ValueError(f"{folder} holds another run; delete it, or name another folder")
+    kept = json.loads(path.read_text()) if path.exists() else about
+    if differing := [name for name in {**kept, **about} if kept.get(name) != about.get(name)]:
+        told = ", ".join(f"{name} {kept.get(name)!r} there and {about.get(name)!r} here" for name in differing)
+        raise ValueError(f"{folder} holds another run ({told}); delete it, or name another folder")
     write_json(path, about)
 
 

@@ -51,7 +51,7 @@ def test_a_second_experiment_finds_what_the_first_one_made(tmp_path: Path, capsy
     assert [replace(row, seconds=0.0) for row in rows[0].values()] == [
         replace(row, seconds=0.0) for row in rows[1].values()
     ]
-    assert [point["update"] for point in curve] == [2, 4]
+    assert [point["update"] for point in curve] == [4, 8], "a sketch takes twice the updates of the size"
     assert "student-2" in texts[0]
     assert texts[1] == "", "nothing is trained again"
     assert best_walk(rows[0]).FD.distance == min(
