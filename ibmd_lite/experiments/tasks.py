@@ -120,7 +120,7 @@ SIZES = {
         repeated=8,
         draws=10,
     ),
-    # Forty minutes a task on one core, a few on a GPU.
+    # On one core: forty minutes for a task with one student, an hour and a half for one trained twice as long with three.
     "full": Size(),
     # For a data-centre GPU: 64 x 64, a network of 29 million parameters.
     "large": Size(
