@@ -36,6 +36,7 @@ __all__ = [
     "end_of_chain",
     "ibmd_loss",
     "random_step",
+    "refilled_chain",
     "through_chain",
 ]
 
@@ -99,6 +100,18 @@ def end_of_chain(student: Student, source: Source, generator: torch.Generator) -
 def through_chain(student: Student, source: Source, generator: torch.Generator) -> Batch:
     """As ``end_of_chain``, with the gradient through every call: as many times the memory as there are steps."""
     return student.walk(source, student.nfe, generator, through=True)
+
+
+def refilled_chain(student: Student, source: Source, generator: torch.Generator) -> Batch:
+    """As ``end_of_chain``, from other noise in the hole than the bridge to x0 starts from; the same without a mask.
+
+    In the data what stood in a hole knows nothing of the noise there.  A student of the bridge's own draw ties the two,
+    and its bridge is not the data's whatever it learns (eq:one-draw); of another draw it has a z, and can be exact.
+    """
+    if source.mask is not None:
+        noise = torch.randn(source.xT.shape, generator=generator, device=generator.device)
+        source = replace(source, xT=torch.where(source.mask > 0.5, noise.to(source.xT), source.xT))
+    return end_of_chain(student, source, generator)
 
 
 def random_step(student: Student, source: Source, generator: torch.Generator) -> Batch:

@@ -23,6 +23,7 @@ from ibmd_lite.distillation import (
     end_of_chain,
     ibmd_loss,
     random_step,
+    refilled_chain,
 )
 from ibmd_lite.gaussian import GaussianCoupling
 from ibmd_lite.matching import TeacherTraining, matching_loss
@@ -635,6 +636,39 @@ def test_masked_distillation_feeds_one_draw_to_all() -> None:
     list(run.updates((masked(seed) for seed in itertools.count()), 2))
     known = masked().mask.expand(4, 3, 6, 6) == 0
     assert all(torch.equal(x0[known], xT[known]) for x0, xT in seen)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_refilled_chain_starts_from_other_noise_and_the_bridge_from_its_own(conditional: bool) -> None:
+    torch.manual_seed(0)
+    network = UNet(width=8, multipliers=(1,), blocks=1, conditional=conditional)
+    teacher = BridgeModel(network, Brownian(), conditional=conditional)
+    student = Student.of(teacher, steps=2, noise_channels=0)
+    source, walked, bridged = masked(), [], []
+    hole = source.mask.expand_as(source.xT) == 1
+    student.model.register_forward_pre_hook(lambda _m, given: walked.append(given[0]))
+    refilled_chain(student, source, torch.Generator().manual_seed(1))
+    first = walked[0]
+    assert torch.equal(first[~hole], source.xT[~hole]), "what is known stays"
+    assert (first[hole] != source.xT[hole]).all(), "and the noise of the hole is another"
+    assert (first[hole].mean().abs(), first[hole].std()) == pytest.approx((0, 1), abs=0.2)
+
+    def rollout(student: Student, source: Source, generator: torch.Generator) -> Tensor:
+        x0 = refilled_chain(student, source, generator)
+        bridged.append((x0.detach(), source.xT))
+        return x0
+
+    run = Distillation(teacher, student, settings=settings(rollout=rollout), device="cpu")
+    list(run.updates((masked(seed) for seed in itertools.count()), 1))
+    assert all(torch.equal(x0[~hole], xT[~hole]) for x0, xT in bridged)
+    assert torch.equal(bridged[0][1], masked(0).xT), "the bridge ends where it did"
+
+
+def test_without_a_hole_a_refilled_chain_is_the_chain() -> None:
+    student = Student.of(bridge_model(), steps=3)
+    source = Source(torch.randn(4, 2))
+    ends = [walk(student, source, torch.Generator().manual_seed(0)) for walk in (end_of_chain, refilled_chain)]
+    assert torch.equal(*ends)
 
 
 # Many teachers.

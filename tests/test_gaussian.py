@@ -220,6 +220,22 @@ def test_denoiser_is_the_regression_of_x0(bridge, conditional):
     assert (fitted - exact).square().mean().sqrt() < 5 / math.sqrt(len(x0))
 
 
+@pytest.mark.parametrize("bridge", [Brownian(0.02), Brownian(1.0), VP(), ContinuousI2SB(0.3)])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_noise_that_both_student_and_bridge_see_is_no_z(bridge, conditional):
+    """xT is noise that knows nothing of x0, as in a hole.  x0 = s xT (one draw) or x0 = s z (two draws): which s?"""
+    truth = GaussianCoupling(0.0, 0.0, 0.5, 0.0, 1.0)
+    scales = torch.linspace(0, 0.6, 121, dtype=torch.float64).tolist()
+    found = {}
+    for draws, make in {1: lambda s: (s, 0.0, 0.0), 2: lambda s: (0.0, 0.0, s)}.items():
+        gaps = [truth.gap(GaussianCoupling(*make(s), 0.0, 1.0), bridge, conditional=conditional) for s in scales]
+        found[draws] = min(zip(gaps, scales, strict=True))
+    assert found[2][1] == 0.5
+    assert found[2][0] < 1e-12, "two draws can be exact"
+    assert found[1][1] < (0.01 if conditional else 0.25), "of one draw hardly half of the spread is left"
+    assert found[1][0] > 0.01
+
+
 def test_the_conditional_process_keeps_the_coupling_the_unconditional_one_only_the_marginals():
     truth, bridge = line(), Brownian(1.0)
     kept = truth.sampled(bridge, bridge.grid(4000), conditional=True)

@@ -131,7 +131,8 @@ class Inpainting:
 
     The result is a ``Source`` with the mask, 1 in the hole. Its noise is drawn once, here: network, bridge and
     the composition of the answer with the known pixels all take it from ``source.xT``. A second call draws
-    other noise and, with brush strokes, another hole.
+    other noise and, with brush strokes, another hole. (Distillation draws a second time for the same hole, see
+    ``refilled_chain``.)
 
     Args:
         hole: ``CentreHole()``, ``BrushStrokes()``, or a callable (x0, generator) -> mask of your own.

@@ -24,7 +24,7 @@ from torch import Tensor
 from ibmd_lite.baselines import Regression
 from ibmd_lite.data import Corrupted, Images
 from ibmd_lite.data.decoding import to_unit
-from ibmd_lite.distillation import Distillation, DistillationSettings, Student
+from ibmd_lite.distillation import Distillation, DistillationSettings, Student, refilled_chain
 from ibmd_lite.evaluation import FrechetEstimate, diversity, frechet_distance, frechet_estimate, median_seconds
 from ibmd_lite.evaluation import psnr as mean_psnr
 from ibmd_lite.evaluation import ssim as mean_ssim
@@ -170,6 +170,7 @@ class Experiment:
             generator=Settings(2e-4, average=0.99, **shared),  # type: ignore[arg-type]
             fake=Settings(4e-4, average=None, **shared),  # type: ignore[arg-type]
             weight=weight,
+            rollout=refilled_chain,
         )
 
     def teacher(self) -> tuple[BridgeModel, list[dict]]:

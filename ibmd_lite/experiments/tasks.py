@@ -70,7 +70,9 @@ TASKS = {
     "sketch": Task(Sketch(), VP(), DDBM(), conditional=True, steps=(1, 2), longer=2),
 }
 # Shown xT at every call, the fake knows the noise of the hole, and gives no credit for it: the student needs a z.
-TASKS["inpainting-conditional"] = replace(TASKS["inpainting"], conditional=True, noise_channels=3)
+TASKS["inpainting-conditional"] = replace(
+    TASKS["inpainting"], bridge=VP(), prediction=DDBM(), conditional=True, noise_channels=3
+)
 
 
 @dataclass(frozen=True)

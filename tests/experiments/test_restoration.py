@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from ibmd_lite.distillation import Student
 from ibmd_lite.experiments.restoration import Experiment, best_walk, fall
@@ -73,6 +74,18 @@ def test_the_folder_is_the_named_one_or_goes_with_the_experiment(
     assert folder.is_dir()
     del experiment
     assert not folder.exists()
+
+
+def test_students_are_distilled_from_another_fill_of_the_hole() -> None:
+    experiment = Experiment("inpainting", TINY, device="cpu")
+    student = Student.of(experiment.model(), steps=2, noise_channels=0)
+    starts: list[Tensor] = []
+    student.model.register_forward_pre_hook(lambda _m, given: starts.append(given[0]))
+    _, source = experiment.shown(4)
+    experiment.student_settings(None, 1).rollout(student, source, torch.Generator().manual_seed(0))
+    hole = source.mask.expand_as(source.xT) == 1
+    assert torch.equal(starts[0][~hole], source.xT[~hole])
+    assert (starts[0][hole] != source.xT[hole]).all()
 
 
 def test_unknown_task_and_other_size_are_refused() -> None:
