@@ -113,8 +113,11 @@ class TeacherTraining:
 
     def _loss(self, pairs: Iterator[tuple[Tensor, Source | Tensor]]) -> Float[Tensor, ""]:
         x0, source = self._check(*take(pairs, self.update + 1))
-        t = self.draw_times(len(x0), self.learner.generator)
-        return self.loss(x0, source, t, self.learner.randn(x0.shape))
+        return self.loss(x0, source, self.times(source), self.learner.randn(x0.shape))
+
+    def times(self, source: Source) -> Float[Tensor, " batch"]:
+        """Times for a batch; a training on several bridges overrides this."""
+        return self.draw_times(len(source.xT), self.learner.generator)
 
     def loss(self, x0: Tensor, source: Source, t: Tensor, noise: Tensor) -> Float[Tensor, ""]:
         """What an update descends (eq:matching); a training on pairs with another loss overrides this."""

@@ -1,8 +1,8 @@
 """One student for several image tasks, from the teachers of their single experiments.
 
-Lives here: `AllTasks`.  No clean image is used: student and fake start as one network that has learned all teachers
-from samples of their own.  What is finished is kept in a folder, as in ``restoration``.  Imports the method and
-``restoration``.
+Lives here: `AllTasks`, and `JointTraining` of the network that student and fake start as.  No clean image is used: that
+network learns what the teachers answer, at states between samples of their own.  What is finished is kept in a folder,
+as in ``restoration``.  Imports the method and ``restoration``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from ibmd_lite.distillation import Distillation, Student
 from ibmd_lite.experiments.legs import claim, in_legs
 from ibmd_lite.experiments.restoration import SEEDS, Experiment, Method, Restore, Row, looks
-from ibmd_lite.matching import TeacherTraining, matching_loss
+from ibmd_lite.matching import TeacherTraining, weighted_mean
 from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.networks import UNet
 from ibmd_lite.training import Draws, Settings, load_checkpoint, save_checkpoint
@@ -30,9 +30,10 @@ __all__ = ["AllTasks", "JointTraining"]
 
 
 class JointTraining(TeacherTraining):
-    """Bridge matching of one network on several tasks: every batch in the form of its task's teacher.
+    """One network learns to answer as several teachers do: every batch in the form of its task's teacher.
 
-    The network must take ``task``; ``updates`` takes pairs (x0, Source(xT, task=k)).
+    The network must take ``task``; ``updates`` takes pairs (x0, Source(xT, task=k)) whose bridges pass the states at
+    which the teachers are asked, such as samples of theirs.  The teachers are frozen.
     """
 
     def __init__(
@@ -44,12 +45,23 @@ class JointTraining(TeacherTraining):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(model, settings, device=device)
+        device = self.learner.device
+        self.teachers = {task: each.requires_grad_(False).eval().to(device) for task, each in teachers.items()}
         self.forms = {task: model.on(teacher) for task, teacher in teachers.items()}
 
+    def times(self, source: Source) -> Float[Tensor, " batch"]:
+        """Times of the bridge of the batch's task."""
+        bridge = self.teachers[source.task].bridge  # type: ignore[index]
+        return bridge.draw_times(len(source.xT), self.learner.generator)
+
     def loss(self, x0: Tensor, source: Source, t: Tensor, noise: Tensor) -> Float[Tensor, ""]:
-        """E |F - target|^2 of the network's own output, on the bridge of the batch's task."""
-        model = self.forms[source.task]  # type: ignore[index]
-        return matching_loss(model, x0, source, t, weight=model.output_weight, noise=noise)
+        """E lambda |F_k - x*_k|^2, a mean over the squared errors of the network's own output."""
+        model, teacher = self.forms[source.task], self.teachers[source.task]  # type: ignore[index]
+        xt = teacher.bridge.sample(x0, source.xT, t, noise)
+        with torch.no_grad():
+            target = teacher(xt, t, **teacher.given(replace(source, task=None)))
+        error = (model(xt, t, **model.given(source)) - target).square()
+        return weighted_mean(error, t, model.output_weight, source)
 
 
 class AllTasks:
@@ -59,7 +71,7 @@ class AllTasks:
         experiments: one for each task, of one size, precision, device and seed.  Their teachers are trained here if
             they are not yet.
         steps: of the student, in every task.
-        samples: of each teacher, from which the common start learns.
+        samples: of each teacher, between which the common start asks it.
         folder: where finished parts are kept.
 
     Raises:
@@ -82,15 +94,23 @@ class AllTasks:
         both = any(teacher.conditional for teacher in self.teachers.values())
         return self.first.network("optional" if both else False, tasks=len(self.experiments))
 
-    def start(self) -> tuple[BridgeModel, list[dict]]:
-        """One model of all tasks, by bridge matching on samples of the teachers; and how well it walks in their place.
+    @property
+    def start_updates(self) -> int:
+        """How long the common start is taught."""
+        return self.first.size.teacher_updates * len(self.experiments) // 2
 
-        The second is as for `student`, of walks in as many calls as the teachers were measured with, at the end.
+    def start(self) -> tuple[BridgeModel, list[dict]]:
+        """One model of all tasks, taught by the teachers; and how well it walks in their place.
+
+        It begins as a teacher that sees xT, if there is one, and has half of the updates that a teacher of each task
+        would have.  The second is as for `student`, of walks in as many calls as the teachers were measured with.
         """
         size = self.first.size
         first = max(self.teachers.values(), key=lambda teacher: teacher.conditional)
-        model = BridgeModel(self.network(), **first.form._asdict())
-        settings = replace(self.first.settings, decay=size.teacher_updates)
+        network = self.network()
+        network.load_state_dict(first.network.state_dict(), strict=False)  # but for the vectors of the tasks
+        model = BridgeModel(network, **first.form._asdict())
+        settings = replace(self.first.settings, decay=self.start_updates)
         run = JointTraining(model, self.teachers, settings, device=self.first.device)
         pairs = [self._samples(task) for task in self.teachers]
 
@@ -107,7 +127,7 @@ class AllTasks:
             walked = self.experiments[task].walk(run.teacher.on(self.teachers[task]), size.look_nfe)
             return lambda source, generator: walked(replace(source, task=task), generator)
 
-        return run.teacher, self._train("start", run, stream, [size.teacher_updates], walk)
+        return run.teacher, self._train("start", run, stream, [self.start_updates], walk)
 
     def _samples(self, task: int) -> tuple[Tensor, Source]:
         """Sources of a task and what its teacher makes of them; kept."""

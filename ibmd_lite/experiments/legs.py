@@ -31,6 +31,8 @@ def in_legs(
     kept = Path(f"{path}.json")
     points: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
     for look, end in enumerate(ends, start=1):
+        if look < len(points):
+            continue  # the checkpoint is of a later one
         leg = checkpointed(run, stream, end, f"{path}.pt", every=every) if end else ()
         seconds = [record.seconds for record in leg]
         if len(points) >= look:

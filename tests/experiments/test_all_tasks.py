@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from ibmd_lite.bridges import I2SB, Brownian
+from ibmd_lite.experiments import all_tasks
 from ibmd_lite.experiments.all_tasks import AllTasks, JointTraining
 from ibmd_lite.experiments.restoration import Experiment
 from ibmd_lite.experiments.tasks import SIZES
@@ -38,24 +41,54 @@ def test_one_student_of_teachers_of_every_kind(tmp_path: Path) -> None:
     assert torch.equal(answer[~hole], source.xT[~hole])
 
 
-def test_a_joint_training_learns_every_task() -> None:
-    """Two tasks whose answers are opposite: only a network that looks at the task can have both."""
+class Says(nn.Module):
+    """A network that always answers one value."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+    def forward(self, xt: Tensor, time: Tensor) -> Tensor:
+        return self.value.expand_as(xt)
+
+
+def test_a_joint_training_learns_every_teacher() -> None:
+    """Two teachers whose answers are opposite, one on a table of times: a network told the task can be both."""
     torch.manual_seed(0)
-    form = Experiment("jpeg-5", TINY, device="cpu").model()
-    network = UNet(width=8, multipliers=(1,), patch=2, tasks=2)
-    training = JointTraining(
-        BridgeModel(network, **form.form._asdict()), {0: form, 1: form}, Settings(1e-2), device="cpu"
-    )
+    bridges = Brownian(0.5), I2SB(n=20)
+    teachers = {task: BridgeModel(Says(value), bridges[task]) for task, value in enumerate((-1.0, 1.0))}
+    model = BridgeModel(UNet(width=8, multipliers=(1,), patch=2, tasks=2), bridges[0])
+    training = JointTraining(model, teachers, Settings(1e-2), device="cpu")
     xT = torch.randn(8, 3, 8, 8)
 
     def pairs():
         while True:
-            for task, value in enumerate((-1.0, 1.0)):
-                yield torch.full_like(xT, value), Source(xT, task=task)
+            for task in teachers:
+                yield torch.zeros_like(xT), Source(xT, task=task)
 
     list(training.updates(pairs(), 100))
-    answers = [training.model(xT, torch.ones(8), task=torch.full((8,), task)).mean().item() for task in (0, 1)]
-    assert answers[0] < -0.5 < 0.5 < answers[1]
+    answers = [training.model(xT, torch.ones(8), task=torch.full((8,), task)).mean().item() for task in teachers]
+    assert answers[0] < -0.5 < 0.5 < answers[1], "the teachers' answers, not the samples"
+    assert all(not teacher.network.value.requires_grad for teacher in teachers.values())
+
+
+def test_the_common_start_begins_as_the_teacher_that_sees_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiments = [Experiment(name, TINY, folder=tmp_path / name, device="cpu") for name in NAMES]
+    everything = AllTasks(experiments, tmp_path / "all", samples=4)
+    begun: dict[str, Tensor] = {}
+
+    class Seen(JointTraining):
+        def __init__(self, model: BridgeModel, *given: object, **more: object) -> None:
+            begun.update({name: value.clone() for name, value in model.network.state_dict().items()})
+            super().__init__(model, *given, **more)  # type: ignore[arg-type]
+            decays.append(self.learner.settings.decay)
+
+    decays: list[int | None] = []
+    monkeypatch.setattr(all_tasks, "JointTraining", Seen)
+    points = everything.start()[1]
+    own = everything.teachers[NAMES.index("sketch")].network.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in own.items())
+    assert decays == [points[-1]["update"]] == [3], "half of what three teachers of two updates have"
 
 
 def test_experiments_of_two_sizes_are_refused(tmp_path: Path) -> None:
