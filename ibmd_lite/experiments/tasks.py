@@ -122,7 +122,7 @@ SIZES = {
         repeated=8,
         draws=10,
     ),
-    # On one core: forty minutes for a task with one student, an hour and a half for one trained twice as long with three.
+    # On one core: forty minutes for a task with one student, an hour and a half for a longer one with three.
     "full": Size(),
     # For a data-centre GPU: 64 x 64, a network of 29 million parameters.
     "large": Size(
