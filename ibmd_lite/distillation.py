@@ -106,7 +106,7 @@ def refilled_chain(student: Student, source: Source, generator: torch.Generator)
     """As ``end_of_chain``, from other noise in the hole than the bridge to x0 starts from; the same without a mask.
 
     In the data what stood in a hole knows nothing of the noise there.  A student of the bridge's own draw ties the two,
-    and its bridge is not the data's whatever it learns (eq:one-draw); of another draw it has a z, and can be exact.
+    and near T the loss asks for less variety than the data have (eq:one-draw); another draw is a z like any other.
     """
     if source.mask is not None:
         noise = torch.randn(source.xT.shape, generator=generator, device=generator.device)

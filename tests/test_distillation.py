@@ -639,7 +639,9 @@ def test_masked_distillation_feeds_one_draw_to_all() -> None:
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_a_refilled_chain_starts_from_other_noise_and_the_bridge_from_its_own(conditional: bool) -> None:
+def test_a_refilled_chain_starts_from_other_noise_and_the_bridge_from_its_own(
+    conditional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     network = UNet(width=8, multipliers=(1,), blocks=1, conditional=conditional)
     teacher = BridgeModel(network, Brownian(), conditional=conditional)
@@ -653,15 +655,19 @@ def test_a_refilled_chain_starts_from_other_noise_and_the_bridge_from_its_own(co
     assert (first[hole] != source.xT[hole]).all(), "and the noise of the hole is another"
     assert (first[hole].mean().abs(), first[hole].std()) == pytest.approx((0, 1), abs=0.2)
 
-    def rollout(student: Student, source: Source, generator: torch.Generator) -> Tensor:
-        x0 = refilled_chain(student, source, generator)
-        bridged.append((x0.detach(), source.xT))
-        return x0
+    draw = Brownian.sample
 
-    run = Distillation(teacher, student, settings=settings(rollout=rollout), device="cpu")
+    def seen(bridge: Brownian, x0: Tensor, xT: Tensor, *more: Tensor) -> Tensor:
+        bridged.append((x0.detach(), xT))
+        return draw(bridge, x0, xT, *more)
+
+    monkeypatch.setattr(Brownian, "sample", seen)
+    run = Distillation(teacher, student, settings=settings(rollout=refilled_chain, fake_updates=2), device="cpu")
     list(run.updates((masked(seed) for seed in itertools.count()), 1))
-    assert all(torch.equal(x0[~hole], xT[~hole]) for x0, xT in bridged)
-    assert torch.equal(bridged[0][1], masked(0).xT), "the bridge ends where it did"
+    assert len(bridged) == 3, "two fake updates and the generator's"
+    for seed, (x0, xT) in enumerate(bridged):
+        assert torch.equal(xT, masked(seed).xT), "the bridge ends at the source as it came"
+        assert torch.equal(x0[~hole], xT[~hole])
 
 
 def test_without_a_hole_a_refilled_chain_is_the_chain() -> None:

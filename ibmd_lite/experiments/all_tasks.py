@@ -94,11 +94,6 @@ class AllTasks:
         both = any(teacher.conditional for teacher in self.teachers.values())
         return self.first.network("optional" if both else False, tasks=len(self.experiments))
 
-    @property
-    def start_updates(self) -> int:
-        """How long the common start is taught."""
-        return self.first.size.teacher_updates * len(self.experiments) // 2
-
     def start(self) -> tuple[BridgeModel, list[dict]]:
         """One model of all tasks, taught by the teachers; and how well it walks in their place.
 
@@ -106,11 +101,12 @@ class AllTasks:
         would have.  The second is as for `student`, of walks in as many calls as the teachers were measured with.
         """
         size = self.first.size
+        updates = size.teacher_updates * len(self.experiments) // 2
         first = max(self.teachers.values(), key=lambda teacher: teacher.conditional)
         network = self.network()
         network.load_state_dict(first.network.state_dict(), strict=False)  # but for the vectors of the tasks
         model = BridgeModel(network, **first.form._asdict())
-        settings = replace(self.first.settings, decay=self.start_updates)
+        settings = replace(self.first.settings, decay=updates)
         run = JointTraining(model, self.teachers, settings, device=self.first.device)
         pairs = [self._samples(task) for task in self.teachers]
 
@@ -127,7 +123,7 @@ class AllTasks:
             walked = self.experiments[task].walk(run.teacher.on(self.teachers[task]), size.look_nfe)
             return lambda source, generator: walked(replace(source, task=task), generator)
 
-        return run.teacher, self._train("start", run, stream, [self.start_updates], walk)
+        return run.teacher, self._train("start", run, stream, [updates], walk)
 
     def _samples(self, task: int) -> tuple[Tensor, Source]:
         """Sources of a task and what its teacher makes of them; kept."""
