@@ -4,12 +4,14 @@
 input, time and output relate to x0: ``x0_hat = skip xt + out F(scale xt, time)`` (eq:prediction).
 ``Source`` is all that a sampler or a generator may know of an image; there is no place in it for x0.
 
-Imports torch, jaxtyping and ``bridges``.
+Imports torch, jaxtyping, ``bridges`` and the training files.
 """
 
 from __future__ import annotations
 
 import copy
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ibmd_lite import bridges
 from ibmd_lite.bridges import Bridge, like
+from ibmd_lite.training.files import load_weights, read_weights, save_weights
 
 __all__ = [
     "BBDM",
@@ -31,6 +35,7 @@ __all__ = [
     "Source",
     "add_noise_input",
     "find_input",
+    "form_of",
 ]
 
 
@@ -257,6 +262,34 @@ class BridgeModel(nn.Module):
         }
         return said | {"conditional": self.conditional}
 
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the weights as safetensors, with the bridge and prediction type they belong to."""
+        save_weights(path, self, self.about)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        network: nn.Module,
+        *,
+        bridge: Bridge | None = None,
+        prediction: Prediction | None = None,
+    ) -> BridgeModel:
+        """The model of a file that ``save`` wrote.  network: one of the same architecture, its weights do not matter.
+
+        bridge, prediction: only needed where they are not of this package; the file names them, no more.
+        """
+        about, _ = read_weights(path)
+        try:
+            model = cls(network, **form_of(about, bridge, prediction)._asdict())
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} holds no model that this package knows: {error}; write it with model.save(path), and give "
+                "load() a bridge or prediction of your own"
+            ) from error
+        load_weights(path, model)
+        return model.eval()
+
     def _check(self, xt: Tensor, t: Tensor, xT: Tensor | None) -> None:
         if t.shape != xt.shape[:1]:
             raise ValueError(f"t must have shape {tuple(xt.shape[:1])}, one time per sample, got {tuple(t.shape)}")
@@ -269,6 +302,17 @@ class BridgeModel(nn.Module):
             raise ValueError("a conditional model needs xT: call model(xt, t, xT)")
         if xT is not None and xT.shape != xt.shape:
             raise ValueError(f"xT must have the shape of xt, {tuple(xt.shape)}, got {tuple(xT.shape)}")
+
+
+def form_of(about: Mapping[str, Any], bridge: Bridge | None = None, prediction: Prediction | None = None) -> Form:
+    """The form that ``BridgeModel.about`` tells of, in names of this package; what is given counts in their stead."""
+    return Form(bridge or _named(about["bridge"]), prediction or _named(about["prediction"]), about["conditional"])
+
+
+def _named(told: Mapping[str, Any]) -> Any:
+    known = {name: getattr(bridges, name) for name in bridges.__all__}
+    known |= {kind.__name__: kind for kind in (X0, I2SBNoise, BBDM, DDBM)}
+    return known[told["name"]](**{key: value for key, value in told.items() if key != "name"})
 
 
 def find_input(network: nn.Module, layer: str) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:

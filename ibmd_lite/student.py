@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibmd_lite import bridges
-from ibmd_lite import model as predictions
-from ibmd_lite.model import BridgeModel, Form, Source, add_noise_input, find_input
+from ibmd_lite.bridges import Bridge
+from ibmd_lite.model import BridgeModel, Form, Prediction, Source, add_noise_input, find_input, form_of
 from ibmd_lite.training.files import load_weights, read_weights, save_weights
 
 __all__ = ["Student"]
@@ -118,8 +117,8 @@ class Student(nn.Module):
         network: nn.Module,
         *,
         input_layer: str = "input_layer",
-        bridge: bridges.Bridge | None = None,
-        prediction: predictions.Prediction | None = None,
+        bridge: Bridge | None = None,
+        prediction: Prediction | None = None,
     ) -> Student:
         """The student of a file that ``save`` wrote.  network: one as the teacher's, its weights do not matter.
 
@@ -127,10 +126,10 @@ class Student(nn.Module):
         """
         about, _ = read_weights(path)
         try:
-            own = _form(about, bridge, prediction)
+            own = form_of(about, bridge, prediction)
             channels, noise_channels = about["channels"], about["noise_channels"]
             model = BridgeModel(add_noise_input(network, channels, noise_channels, input_layer), **own._asdict())
-            tasks = {int(task): _form(told) for task, told in about.get("tasks", {}).items()}
+            tasks = {int(task): form_of(told) for task, told in about.get("tasks", {}).items()}
             student = cls(model, channels, noise_channels, torch.tensor(about["grid"], dtype=torch.float64), tasks)
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -184,17 +183,3 @@ class Student(nn.Module):
 
 def _normal(x: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
     return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-
-
-def _form(
-    about: Mapping[str, Any],
-    bridge: bridges.Bridge | None = None,
-    prediction: predictions.Prediction | None = None,
-) -> Form:
-    """The form that ``BridgeModel.about`` tells of, in names of this package; what is given counts in their stead."""
-    return Form(bridge or _named(about["bridge"]), prediction or _named(about["prediction"]), about["conditional"])
-
-
-def _named(told: Mapping[str, Any]) -> Any:
-    known = {name: getattr(module, name) for module in (bridges, predictions) for name in module.__all__}
-    return known[told["name"]](**{key: value for key, value in told.items() if key != "name"})

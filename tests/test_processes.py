@@ -16,6 +16,8 @@ PAIRS = torch.linspace(-1, 1, 32).reshape(8, 4).sin()
 
 PROCESS = """
 import sys
+from pathlib import Path
+
 import torch
 from ibmd_lite.bridges import Brownian
 from ibmd_lite.distillation import Distillation, DistillationSettings, Student
@@ -36,17 +38,26 @@ for n in range(1, 5):
     values.append(learner.step(lambda: module(next(stream)).square().mean(), n))
 noise = learner.randn((3,))
 
-torch.manual_seed(0)
-teacher = BridgeModel(MLP(2, 8, 1), Brownian())
-settings = DistillationSettings(generator=Settings(1e-3), fake=Settings(1e-3), fake_updates=1)
-run = Distillation(teacher, Student.of(teacher), settings=settings, device="cpu")
-sources = Draws(lambda n, generator: torch.randn(n, 2, generator=generator), 8)
-first = next(iter(sources))
-for _ in checkpointed(run, sources, 3, folder + "/run.pt", every=3):
-    pass
+
+def distil(name, total):
+    torch.manual_seed(0)
+    teacher = BridgeModel(MLP(2, 8, 1), Brownian())
+    settings = DistillationSettings(generator=Settings(1e-3), fake=Settings(1e-3), fake_updates=1)
+    run = Distillation(teacher, Student.of(teacher), settings=settings, device="cpu")
+    sources = Draws(lambda n, generator: torch.randn(n, 2, generator=generator), 8)
+    first = next(iter(sources))
+    for _ in checkpointed(run, sources, total, f"{folder}/{name}.pt", every=2):
+        pass
+    return run.student.state_dict(), first
+
+student, first = distil("run", 2)
+whole = distil("whole", 6)[0]
+distil("cut", 4)
+if number == 1:  # killed when the first process had saved its fourth update and the second had not
+    Path(f"{folder}/cut.pt.1.before").replace(f"{folder}/cut.pt.1")
 torch.save(
     {"start": start, "end": module.state_dict(), "values": values, "noise": noise, "first": first,
-     "student": run.student.state_dict()}, f"{folder}/{number}.pt",
+     "student": student, "whole": whole, "resumed": distil("cut", 6)[0]}, f"{folder}/{number}.pt",
 )
 torch.distributed.destroy_process_group()
 """
@@ -82,10 +93,15 @@ def test_two_processes_train_as_one_with_the_batch_of_both(both: list[dict]) -> 
 
 
 def test_processes_hold_the_same_weights_to_the_bit_and_draw_their_own_noise(both: list[dict]) -> None:
-    for part in ("start", "end", "student"):
+    for part in ("start", "end", "student", "whole"):
         assert all(torch.equal(value, both[1][part][name]) for name, value in both[0][part].items())
     assert not torch.equal(both[0]["noise"], both[1]["noise"])
     assert not torch.equal(both[0]["first"], both[1]["first"])
+
+
+def test_processes_cut_between_their_saves_go_on_from_the_update_that_both_have(both: list[dict]) -> None:
+    for one in both:
+        assert all(torch.equal(value, one["resumed"][name]) for name, value in one["whole"].items())
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -115,6 +131,22 @@ def test_a_full_memory_says_what_to_lower() -> None:
     with pytest.raises(torch.OutOfMemoryError, match=r"halve the batch and double Settings\.accumulate"):
         learner.step(too_much, 1)
     learner.step(lambda: module(PAIRS).square().mean(), 1)  # and it can go on
+
+
+@pytest.mark.parametrize("words", ["DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory"])
+def test_a_full_memory_of_any_device_is_told_alike(words: str) -> None:
+    learner = Learner(nn.Linear(4, 1), Settings(), "cpu")
+
+    def fails(message: str) -> Tensor:
+        raise RuntimeError(message)
+
+    with pytest.raises(torch.OutOfMemoryError, match="halve the batch"):
+        learner.step(lambda: fails(words), 1)
+    with pytest.raises(torch.OutOfMemoryError, match="halve the batch"):
+        learner.step(lambda: torch.empty(2**55).sum(), 1)  # more than any machine has
+    with pytest.raises(RuntimeError, match="shapes") as caught:
+        learner.step(lambda: fails("shapes do not fit"), 1)
+    assert not isinstance(caught.value, torch.OutOfMemoryError), "another fault stays what it is"
 
 
 def test_the_peak_of_memory_grows_with_what_is_held() -> None:

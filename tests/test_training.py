@@ -6,7 +6,10 @@ import copy
 import itertools
 import math
 import os
+import re
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -358,6 +361,19 @@ def test_progress_passes_records_on(capsys: pytest.CaptureFixture) -> None:
     assert "teacher" in shown
     assert "3/3" in shown
     assert "0.4286" in shown
+    assert re.search(r"peak of memory \d+\.\d GiB", shown)
+
+
+def test_the_rate_of_a_resumed_run_is_its_own(capsys: pytest.CaptureFixture) -> None:
+    def records() -> Iterator[SimpleNamespace]:
+        for update in range(3001, 3011):
+            time.sleep(0.01)
+            yield SimpleNamespace(update=update, loss=0.0)
+
+    list(progress(records(), 3010, "teacher"))
+    last = capsys.readouterr().out.rpartition("\r")[2]
+    assert "3010/3010" in last
+    assert float(re.search(r"([\d.]+)it/s", last)[1]) <= 100, "ten updates of a hundredth of a second"
 
 
 def test_writing_is_all_or_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from ibmd_lite.training.files import load_checkpoint, load_weights, read_weights, save_checkpoint, save_weights
 from ibmd_lite.training.learner import Diverged, Learner, Settings, best_device, frozen
-from ibmd_lite.training.loop import checkpointed, peak_memory, progress
+from ibmd_lite.training.loop import checkpointed, progress
+from ibmd_lite.training.memory import peak_memory
 from ibmd_lite.training.processes import process
 from ibmd_lite.training.streams import Draws, Shuffled
 

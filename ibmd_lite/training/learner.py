@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ibmd_lite.training.files import check_state
+from ibmd_lite.training.memory import what_to_lower
 from ibmd_lite.training.processes import average_over_processes, process, same_weights
 
 __all__ = ["Diverged", "Learner", "Settings", "best_device", "frozen"]
@@ -139,12 +140,13 @@ class Learner(Generic[Module]):
     def randn(self, shape: torch.Size | tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=self.device)
 
+    @what_to_lower()
     def step(self, loss_of: Callable[[], Tensor], update: int) -> float:
         """One update down the gradient of ``loss_of()``, whose value is returned.
 
         With ``accumulate`` or several processes: down the mean gradient of that many calls, each on its own batch.
         Raises ``Diverged`` before the weights change if the loss or its gradient is not finite, and
-        ``torch.OutOfMemoryError`` with what to lower.
+        ``torch.OutOfMemoryError``, on every device, with what to lower.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.rate(update)
@@ -168,17 +170,11 @@ class Learner(Generic[Module]):
     def _descend(self, loss_of: Callable[[], Tensor]) -> float:
         """Leave the mean gradient of all batches in the parameters; the mean loss."""
         batches, values = self.settings.accumulate, []
-        try:
-            for _ in range(batches):
-                with self.autocast():
-                    loss = loss_of()
-                values.append(loss.detach())
-                self.scaler.scale(loss / batches).backward()
-        except torch.OutOfMemoryError as error:
-            raise torch.OutOfMemoryError(
-                "the accelerator's memory is full: halve the batch and double Settings.accumulate (the update stays "
-                "the same), or make the network narrower"
-            ) from error
+        for _ in range(batches):
+            with self.autocast():
+                loss = loss_of()
+            values.append(loss.detach())
+            self.scaler.scale(loss / batches).backward()
         mean = torch.stack(values).mean()
         average_over_processes([mean, *(p.grad for p in self.parameters if p.grad is not None)])
         return mean.item()

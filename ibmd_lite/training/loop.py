@@ -14,9 +14,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from ibmd_lite.training.files import load_checkpoint, save_checkpoint
-from ibmd_lite.training.processes import process
+from ibmd_lite.training.memory import peak_memory
+from ibmd_lite.training.processes import least_over_processes, process
 
-__all__ = ["Run", "Stateful", "checkpointed", "peak_memory", "progress"]
+__all__ = ["Run", "Stateful", "checkpointed", "progress"]
 
 Record = TypeVar("Record")
 
@@ -42,7 +43,8 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
 
     Saved: the run (weights, averages, optimisers, random state), the stream's position, and torch's own
     random state.  On one machine's CPU with the same number of threads a resumed run equals an unbroken
-    one to the bit.  Of several processes each keeps a file of its own, the first under the name given.
+    one to the bit.  Of several processes each keeps a file of its own, the first under the name given, and the one
+    before it: they go on from the last update that all of them have.
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 update, got {every}")
@@ -50,12 +52,20 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
         raise TypeError(
             "a resumable stream has state_dict and load_state_dict: use training.Draws or training.Shuffled"
         )
-    number, _ = process()
+    number, count = process()
     path = Path(f"{os.fspath(path)}.{number}" if number else path)
+    before = Path(f"{path}.before")
     for unfinished in path.parent.glob(f".{path.name}.*.part"):  # left by a run that was killed while saving
         unfinished.unlink(missing_ok=True)
-    if path.exists():
-        state = load_checkpoint(path)
+    states = [load_checkpoint(kept) for kept in (path, before) if kept.exists()]
+    if count > 1:
+        updates = [state["run"]["update"] for state in states]
+        common = least_over_processes(max(updates, default=0))
+        states = [state for state, update in zip(states, updates, strict=True) if update == common]
+        if common and not states:
+            raise ValueError(f"{path} is of update {max(updates)}, another process's of {common}; delete them all")
+    if states:
+        state = states[0]
         if not isinstance(state, dict):
             raise ValueError(f"{path} holds no checkpoint of a run; delete it to start anew, or name another file")
         try:
@@ -71,6 +81,8 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
         for record in run.updates(stream, total):
             if run.update % every == 0 or run.update == total:
                 state = {"run": run.state_dict(), "stream": stream.state_dict(), "random": torch.get_rng_state()}
+                if count > 1 and path.exists():
+                    path.replace(before)
                 save_checkpoint(path, state)
             yield record
 
@@ -89,21 +101,11 @@ def progress(
     quiet = process()[0] > 0
     with tqdm(total=total, desc=what, file=sys.stdout, mininterval=1.0, dynamic_ncols=True, disable=quiet) as bar:
         for record in records:
-            bar.n = record.update  # type: ignore[attr-defined]
+            update: int = record.update  # type: ignore[attr-defined]
+            if not bar.n:  # a run that goes on from a checkpoint: what it did before is no part of the rate
+                bar.initial = bar.n = bar.last_print_n = update - 1
             bar.set_postfix({name: f"{getattr(record, name):.4g}" for name in show}, refresh=False)
-            bar.update(0)
+            bar.update(update - bar.n)
             yield record
         if peak := peak_memory():
             bar.set_description(f"{what}, peak of memory {peak / 2**30:.1f} GiB")
-
-
-def peak_memory() -> int:
-    """Most bytes held so far: by tensors on CUDA where it was used, else by the whole process; 0 on Windows."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

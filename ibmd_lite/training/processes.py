@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["average_over_processes", "process", "same_weights"]
+__all__ = ["average_over_processes", "least_over_processes", "process", "same_weights"]
 
 
 def process() -> tuple[int, int]:
@@ -38,6 +38,16 @@ def average_over_processes(tensors: Sequence[Tensor]) -> None:
         torch.distributed.all_reduce(message)
         for tensor, mean in zip(group, message.div_(count).split([t.numel() for t in group]), strict=True):
             tensor.copy_(mean.view_as(tensor))
+
+
+def least_over_processes(number: int) -> int:
+    """The smallest that any process gives."""
+    if process()[1] == 1:
+        return number
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    message = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(message, torch.distributed.ReduceOp.MIN)
+    return int(message)
 
 
 def same_weights(module: nn.Module) -> None:
