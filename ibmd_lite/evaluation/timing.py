@@ -27,10 +27,11 @@ def flops(call: Callable[[], object]) -> int:
 def median_seconds(
     candidates: Mapping[str, Callable[[], object]], repeats: int = 20, warmup: int = 2
 ) -> dict[str, float]:
-    """Median wall-clock seconds of one call of each candidate, measured in turns.
+    """Wall-clock seconds of one call of each candidate, in turns: its median share of a turn, in a median turn.
 
-    Turns spread a slow moment of the machine over all candidates alike. On a GPU the clock waits
-    for the work queued by the call.
+    A slow spell of the machine lengthens a whole turn and leaves the shares as they are, so the ratio of two candidates
+    is the median of ratios within a turn, whatever turns each had its slow moments in.  On a GPU the clock waits for
+    the work queued by the call.
 
     Args:
         candidates: name to a call without arguments.
@@ -54,7 +55,11 @@ def median_seconds(
             _wait()
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    turns = [sum(turn) for turn in zip(*seconds.values(), strict=True)]
+    return {
+        name: statistics.median(turns) * statistics.median(own / turn for own, turn in zip(values, turns, strict=True))
+        for name, values in seconds.items()
+    }
 
 
 def _wait() -> None:

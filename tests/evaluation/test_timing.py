@@ -11,7 +11,7 @@ from torch import nn
 
 from ibmd_lite.bridges import Brownian
 from ibmd_lite.distillation import Distillation, DistillationSettings, Student
-from ibmd_lite.evaluation import flops, median_seconds
+from ibmd_lite.evaluation import flops, median_seconds, timing
 from ibmd_lite.model import BridgeModel
 from ibmd_lite.networks import UNet
 from ibmd_lite.training import Draws
@@ -38,6 +38,20 @@ def test_an_iteration_makes_the_passes_of_the_formula_and_no_more(L: int, reuse:
     updates = run.updates(Draws(lambda n, random: torch.randn(n, 3, 16, 16, generator=random), 2), 2)
     expected = math.ceil(L / reuse) * steps + 3 * L + (steps + 2) + 4
     assert flops(lambda: next(updates)) / forward == pytest.approx(expected, abs=0.3)
+
+
+def test_two_equal_calls_are_equal_whatever_turns_each_had_its_slow_moments_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second each on a clock of our own, two in slow moments: one for the first in three turns, two for the other."""
+    now, slow = [0.0], {"first": iter([0, 0, 1]), "second": iter([0, 1, 1])}
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def call(name: str) -> None:
+        now[0] += 1 + next(slow[name])
+
+    seconds = median_seconds({name: lambda name=name: call(name) for name in slow}, repeats=3, warmup=0)
+    assert seconds["first"] == seconds["second"], "their own medians are 1 and 2"
 
 
 def test_clocks_take_turns_after_a_warm_up() -> None:
