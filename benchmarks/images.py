@@ -1,7 +1,8 @@
 """Every image task of the book: `python benchmarks/images.py TASK`.
 
-A teacher, a regression network of equal budget and one student or two, then one table on the test images, which no
-training saw.  The images are fetched from their publisher, or read from --data, a folder or a zip of
+A teacher, a regression network of equal budget and its students, then one table on the test images, which no training
+saw; the networks are left as safetensors with a card.  The task `all-tasks` is one student of all, beside the single
+ones.  The images are fetched from their publisher, or read from --data, a folder or a zip of
 `split/class/file`.  All work is kept under runs/: a run that was killed, at whatever moment, goes on there when the
 same command is given again, and ends with the numbers of an unbroken one.
 """
@@ -17,10 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ibmd_lite.evaluation import FrechetEstimate
+from ibmd_lite.experiments.all_tasks import AllTasks
+from ibmd_lite.experiments.cards import described, publish
 from ibmd_lite.experiments.restoration import VARIABLE, Experiment, Method, Row, best_walk, fall
 from ibmd_lite.experiments.tasks import SIZES, TASKS
 from ibmd_lite.model import Source
+from ibmd_lite.training import peak_memory
 
+ALL = "all-tasks"
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "ibmd_lite" / "experiments" / "results" / "images"  # in the package: the book reads them
 
@@ -40,6 +45,7 @@ def run(experiment: Experiment, results: Path) -> Path:
         students[steps], curves[f"student, {steps} NFE"] = experiment.student(teacher, steps)
     others = {"bicubic": Method(0, bicubic)} if experiment.name == "sr4x-pool" else {}
     rows = experiment.table(experiment.methods(teacher, regression, students, **others))
+    print(f"networks and their card: {publish(experiment.folder / 'models', experiment, teacher, students, rows)}")
     return keep(
         experiment.name,
         [_flat(row) for row in rows.values()],
@@ -52,8 +58,46 @@ def run(experiment: Experiment, results: Path) -> Path:
         parameters=sum(parameter.numel() for parameter in teacher.parameters()),
         images=len(experiment.test),
         device=experiment.device.type,
-        settings=asdict(experiment.size) | {"precision": experiment.precision, "seed": experiment.seed, "data": None},
+        peak_memory=peak_memory(),
+        settings=_settings(experiment),
+        data=described(experiment),
     )
+
+
+def run_all(experiments: list[Experiment], folder: Path, results: Path, samples: int) -> Path:
+    """One student of all tasks, in one call, beside the single students of one call and the teachers."""
+    everything = AllTasks(experiments, folder, samples=samples)
+    start_curve = everything.start()[1]
+    student, curve = everything.student()
+    shared, rows, compared = everything.rows(student), [], []
+    for one, teacher in zip(experiments, everything.teachers.values(), strict=True):
+        regression, single = one.regression()[0], {1: one.student(teacher, 1)[0]}
+        others = one.table(one.methods(teacher, regression, single))
+        own, row = others["student, 1 NFE"], shared[one.name]
+        rows += [{"task": one.name} | _flat(each) for each in (best_walk(others), own, row)]
+        compared.append({"task": one.name, "FD ratio": asdict(row.FD.over(own.FD))})
+    student.save(folder / "student.safetensors")
+    first = experiments[0]
+    return keep(
+        "all-tasks",
+        rows,
+        folder=results,
+        tasks=[one.name for one in experiments],
+        samples=samples,
+        compared=compared,
+        curves={"start": start_curve, "student": curve},
+        parameters=sum(parameter.numel() for parameter in student.parameters()),
+        images=len(first.test),
+        device=first.device.type,
+        settings=_settings(first),
+        data=described(first),
+    )
+
+
+def _settings(experiment: Experiment) -> dict[str, object]:
+    about = asdict(experiment.size) | {"precision": experiment.precision, "seed": experiment.seed}
+    del about["data"]  # a path of this machine, perhaps
+    return about
 
 
 def _flat(row: Row) -> dict[str, object]:
@@ -78,7 +122,7 @@ def _compared(student: Row, best: Row) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=tuple(TASKS))
+    parser.add_argument("task", choices=(*TASKS, ALL))
     parser.add_argument("--size", choices=tuple(SIZES), default="full")
     parser.add_argument("--data", help="photographs, cifar10, tiny-imagenet, or a folder or zip of images")
     parser.add_argument("--threads", type=int, default=1)
@@ -86,6 +130,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     parser.add_argument("--teacher-updates", type=int, help="and the regression's")
     parser.add_argument("--student-updates", type=int)
+    parser.add_argument("--samples", type=int, default=2000, help="of each teacher, for the common start of all tasks")
     parser.add_argument("--folder", type=Path, help=f"where unfinished work is kept; default: in ${VARIABLE} or runs/")
     parser.add_argument(
         "--results", type=Path, help="where the table goes; default: in the package for full size, else --folder"
@@ -95,11 +140,24 @@ def main() -> None:
     os.environ.setdefault(VARIABLE, str(ROOT / "runs"))
     given = {name: getattr(arguments, name) for name in ("data", "teacher_updates", "student_updates")}
     size = replace(SIZES[arguments.size], **{name: value for name, value in given.items() if value is not None})
-    experiment = Experiment(
-        arguments.task, size, folder=arguments.folder, precision=arguments.precision, seed=arguments.seed
-    )
-    results = RESULTS if arguments.size == "full" else experiment.folder
-    run(experiment, arguments.results or results)
+    together = arguments.task == ALL
+    names = [name for name in TASKS if name != "inpainting-conditional"] if together else [arguments.task]
+    experiments = [
+        Experiment(
+            name,
+            size,
+            folder=arguments.folder / name if together and arguments.folder else arguments.folder,
+            precision=arguments.precision,
+            seed=arguments.seed,
+        )
+        for name in names
+    ]
+    first = experiments[0].folder
+    results = arguments.results or (RESULTS if arguments.size == "full" else first)
+    if together:
+        run_all(experiments, first / ALL, results, arguments.samples)
+    else:
+        run(experiments[0], results)
 
 
 if __name__ == "__main__":

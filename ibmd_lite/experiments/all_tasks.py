@@ -55,7 +55,7 @@ class JointTraining(TeacherTraining):
         return bridge.draw_times(len(source.xT), self.learner.generator)
 
     def loss(self, x0: Tensor, source: Source, t: Tensor, noise: Tensor) -> Float[Tensor, ""]:
-        """E lambda |F_k - x*_k|^2, a mean over the squared errors of the network's own output."""
+        """E lambda |F_k - x*_k|^2 (eq:joint), a mean over the squared errors of the network's own output."""
         model, teacher = self.forms[source.task], self.teachers[source.task]  # type: ignore[index]
         xt = teacher.bridge.sample(x0, source.xT, t, noise)
         with torch.no_grad():
@@ -97,8 +97,8 @@ class AllTasks:
     def start(self) -> tuple[BridgeModel, list[dict]]:
         """One model of all tasks, taught by the teachers; and how well it walks in their place.
 
-        It begins as a teacher that sees xT, if there is one, and has half of the updates that a teacher of each task
-        would have.  The second is as for `student`, of walks in as many calls as the teachers were measured with.
+        It begins as a teacher that sees xT, if there is one, and has half of the size's teacher updates for every task.
+        The second is as for `student`, of walks in as many calls as the teachers were measured with.
         """
         size = self.first.size
         updates = size.teacher_updates * len(self.experiments) // 2
@@ -162,7 +162,11 @@ class AllTasks:
         self, name: str, run: Run, stream: Draws, ends: list[int], restore: Callable[[int], Restore]
     ) -> list[dict]:
         def measure() -> dict[str, dict[str, float]]:
-            return {"FD": {each.name: each.distance(restore(task)) for task, each in enumerate(self.experiments)}}
+            distances = {}
+            for task, each in enumerate(self.experiments):
+                picture = self.folder / "looks" / f"{name}-{run.update:06d}-{each.name}.png"
+                distances[each.name] = each.look(restore(task), picture)
+            return {"FD": distances}
 
         return in_legs(run, stream, ends, self.folder / name, measure, every=self.first.size.every)
 

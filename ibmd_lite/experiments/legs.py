@@ -1,7 +1,7 @@
 """Long trainings in legs: measured after each one, and found again, whole or in part, the next time.
 
-Lives here: ``in_legs``, ``claim``, which keeps the work of different settings apart, and ``write_json``.  Imports the
-training files.
+Lives here: ``in_legs``, ``claim``, which keeps the work of different settings apart, and what writes pictures and JSON.
+Imports the training files and the decoding of images.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ibmd_lite.training import checkpointed
+from jaxtyping import Float
+from torch import Tensor
+
+from ibmd_lite.data.decoding import as_bytes
+from ibmd_lite.training import checkpointed, progress
 from ibmd_lite.training.files import writing
 from ibmd_lite.training.loop import Run
 
-__all__ = ["claim", "in_legs", "write_json"]
+__all__ = ["claim", "in_legs", "save_picture", "write_json"]
 
 
 def in_legs(
@@ -26,7 +30,8 @@ def in_legs(
 
     ends: numbers of updates that grow; 0 for a measurement before the first.  path: of checkpoints and points, without
     suffix.  every: updates between two checkpoints.  A point is what ``measure`` returned, the update, and the median
-    seconds of an update in its leg (None where it was killed between the leg and its point).
+    seconds of an update in its leg (None where it was killed between the leg and its point).  A bar tells how fast it
+    goes and how long it will.
     """
     kept = Path(f"{path}.json")
     points: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
@@ -34,6 +39,8 @@ def in_legs(
         if look < len(points):
             continue  # the checkpoint is of a later one
         leg = checkpointed(run, stream, end, f"{path}.pt", every=every) if end else ()
+        if run.update < end:
+            leg = progress(leg, end, path.name)
         seconds = [record.seconds for record in leg]
         if len(points) >= look:
             continue
@@ -54,6 +61,14 @@ def claim(folder: Path, about: Mapping[str, Any]) -> None:
         told = ", ".join(f"{name} {kept.get(name)!r} there and {about.get(name)!r} here" for name in differing)
         raise ValueError(f"{folder} holds another run ({told}); delete it, or name another folder")
     write_json(path, about)
+
+
+def save_picture(path: Path, image: Float[Tensor, "3 height width"]) -> None:
+    """An image in [-1, 1] as a PNG."""
+    from PIL import Image
+
+    with writing(path) as temporary:
+        Image.fromarray(as_bytes(image).permute(1, 2, 0).numpy()).save(temporary, "PNG")
 
 
 def write_json(path: Path, content: object) -> None:

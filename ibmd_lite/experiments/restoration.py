@@ -29,7 +29,7 @@ from ibmd_lite.evaluation import FrechetEstimate, diversity, frechet_distance, f
 from ibmd_lite.evaluation import psnr as mean_psnr
 from ibmd_lite.evaluation import ssim as mean_ssim
 from ibmd_lite.evaluation.classifier import CIFAR10, PHOTOGRAPHS, Classifier, load_classifier
-from ibmd_lite.experiments.legs import claim, in_legs
+from ibmd_lite.experiments.legs import claim, in_legs, save_picture
 from ibmd_lite.experiments.tasks import TASKS, Mirrored, Size, images_of, part
 from ibmd_lite.matching import TeacherTraining, Weight
 from ibmd_lite.model import BridgeModel, Source
@@ -43,6 +43,7 @@ __all__ = ["VARIABLE", "Experiment", "Method", "Restore", "Row", "best_walk", "f
 VARIABLE = "IBMD_RUNS"
 """The environment variable that names the folder in which unfinished work is kept; if not set, none is."""
 
+SHOWN = 10  # images of the picture that is made at each look
 SEEDS = 8  # seeds of different purposes lie this far apart
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -113,10 +114,13 @@ class Experiment:
             self.folder,
             about | {"precision": self.precision, "seed": seed, "train": len(train), "test": len(self.test)},
         )
+        self.names = (*train.names, *self.test.names)
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         held_out, learned = order.tensor_split([size.held_out])
-        self.pairs = Corrupted(Mirrored(part(train, learned)), self.task.corruption)
-        self.held_out, self.learned = self.corrupted(part(train, held_out), 1)[1], self.reference[learned]
+        self.pairs = Corrupted(Mirrored(part(train, learned)), self.task.corruption, self.device)
+        clean, self.held_out = self.corrupted(part(train, held_out), 1)
+        self.seen = {"corrupted": self.held_out.xT[:SHOWN], "clean": clean[:SHOWN]}
+        self.learned = self.reference[learned]
 
     def _folder(self, given: str | os.PathLike | None) -> Path:
         if given is not None:
@@ -202,13 +206,20 @@ class Experiment:
 
     def _train(self, name: str, run: Run, stream: Draws, ends: list[int], restore: Callable[[], Restore]) -> list[dict]:
         def measure() -> dict[str, float]:
-            return {"FD": self.distance(restore())}
+            return {"FD": self.look(restore(), self.folder / "looks" / f"{name}-{run.update:06d}.png")}
 
         return in_legs(run, stream, ends, self.folder / name, measure, every=self.size.every)
 
     def distance(self, restore: Restore) -> float:
         """The Frechet distance of the held-out images, restored, to those that were learned from."""
         return frechet_distance(self.classifier.features(self.restored(restore, self.held_out)), self.learned)
+
+    def look(self, restore: Restore, path: Path) -> float:
+        """The distance; and the first held-out images, corrupted, restored and clean, as a picture."""
+        restored = self.restored(restore, self.held_out)
+        rows = self.seen["corrupted"], restored[:SHOWN], self.seen["clean"]
+        save_picture(path, torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2))
+        return frechet_distance(self.classifier.features(restored), self.learned)
 
     def walk(self, teacher: BridgeModel, nfe: int, step: Step = Markov()) -> Restore:  # noqa: B008 (frozen)
         """The teacher in so many calls."""
@@ -336,7 +347,8 @@ def _precision(given: Precision, device: torch.device) -> Precision:
         return given
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float16"
-    return "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") and device.type == "cpu" else "float32"
+    told: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not tell
+    return "bfloat16" if device.type == "cpu" and told.get("avx512_bf16") else "float32"
 
 
 def _batches(source: Source, size: int = 100) -> Iterator[Source]:

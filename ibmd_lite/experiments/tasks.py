@@ -123,7 +123,7 @@ SIZES = {
     ),
     # On one core: forty minutes for a task with one student, an hour and a half for a longer one with three.
     "full": Size(),
-    # For a data-centre GPU: 64 x 64, a network of 29 million parameters.
+    # For a data-centre GPU: 64 x 64, a network of 21 million parameters.
     "large": Size(
         data="tiny-imagenet",
         side=64,

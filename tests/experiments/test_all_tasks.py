@@ -1,5 +1,6 @@
 """One student of several tasks: a common start that has learned every teacher, and a student that is told the task."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,25 @@ def test_one_student_of_teachers_of_every_kind(tmp_path: Path) -> None:
     answer = student(replace(source, task=1), generator=torch.Generator().manual_seed(0))
     hole = source.mask.expand_as(x0) > 0
     assert torch.equal(answer[~hole], source.xT[~hole])
+
+
+def test_the_benchmark_keeps_one_student_beside_the_single_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    from images import run_all
+
+    size = replace(TINY, nfe=(1,))
+    experiments = [Experiment(name, size, folder=tmp_path / name, device="cpu") for name in NAMES[:2]]
+    found = json.loads(run_all(experiments, tmp_path / "all", tmp_path, samples=4).read_text())
+    rows = {(row["task"], row["method"]): row for row in found["rows"]}
+    assert set(rows) >= {(task, method) for task in NAMES[:2] for method in ("student, 1 NFE", "all tasks")}
+    for compared in found["about"]["compared"]:
+        own, shared = (rows[compared["task"], method]["FD"] for method in ("student, 1 NFE", "all tasks"))
+        assert compared["FD ratio"]["value"] == pytest.approx(shared / own)
+    assert found["about"]["curves"]["student"][-1]["update"] == 2
+    assert (tmp_path / "all" / "student.safetensors").is_file()
+    assert len(list((tmp_path / "all" / "looks").glob("student-*-jpeg-5.png"))) == size.student_looks
 
 
 class Says(nn.Module):

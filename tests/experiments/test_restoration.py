@@ -3,11 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from ibmd_lite.data.decoding import as_bytes
 from ibmd_lite.distillation import Student
+from ibmd_lite.evaluation import frechet_distance
 from ibmd_lite.experiments.restoration import Experiment, best_walk, fall
 from ibmd_lite.experiments.tasks import SIZES, TASKS, images_of
 from ibmd_lite.model import BridgeModel, Source
@@ -74,6 +78,30 @@ def test_the_folder_is_the_named_one_or_goes_with_the_experiment(
     assert folder.is_dir()
     del experiment
     assert not folder.exists()
+
+
+def test_every_look_leaves_a_picture(tmp_path: Path) -> None:
+    experiment = Experiment("jpeg-5", TINY, folder=tmp_path, device="cpu")
+    teacher, points = experiment.teacher()
+    assert [path.name for path in sorted((tmp_path / "looks").iterdir())] == [
+        f"teacher-{point['update']:06d}.png" for point in points
+    ]
+    with Image.open(tmp_path / "looks" / "teacher-000004.png") as opened:
+        seen = torch.from_numpy(numpy.asarray(opened).copy()).permute(2, 0, 1)
+    rows = seen.unfold(1, 32, 32).unfold(2, 32, 32)  # channels, three rows, ten images
+    answers = experiment.restored(experiment.walk(teacher, TINY.look_nfe), experiment.held_out)
+    for row, images in enumerate((experiment.held_out.xT, answers)):
+        assert torch.equal(rows[:, row].transpose(0, 1), as_bytes(images[: rows.shape[2]]))
+    clean = rows[:, 2].transpose(0, 1)
+    assert (clean.float() - rows[:, 0].transpose(0, 1).float()).abs().mean() > 1, "the last row is not the first"
+    assert frechet_distance(experiment.classifier.features(answers), experiment.learned) == pytest.approx(
+        points[-1]["FD"], rel=1e-6
+    )
+
+
+def test_a_torch_that_tells_nothing_of_its_processor_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert Experiment("jpeg-5", TINY, device="cpu").precision == "float32"
 
 
 def test_students_are_distilled_from_another_fill_of_the_hole() -> None:
