@@ -1,9 +1,11 @@
-"""What one iteration of distillation costs beyond its network passes: `python benchmarks/step_cost.py`.
+"""What distillation and its student cost beyond their network passes: `python benchmarks/step_cost.py`.
 
 An iteration is L = 5 fake updates and one generator update.  The floor is the time of just the passes that the
 mathematics needs, on the same networks and shapes: five generator passes without gradient, five passes
 forward and backward through the fake, one forward and backward through the generator, and one through
-teacher and fake to their input only.  'Nothing frozen' is the same loop without freezing anybody.
+teacher and fake to their input only.  'Nothing frozen' is the same loop without freezing anybody.  The student's floor
+is one call of its bare network.  On a data-centre GPU:
+`--device cuda --side 64 --batch 128 --precision bfloat16 --compile`.
 """
 
 import argparse
@@ -11,7 +13,7 @@ import contextlib
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import torch
@@ -24,52 +26,70 @@ from ibmd_lite.model import BridgeModel, I2SBNoise
 from ibmd_lite.networks import UNet
 from ibmd_lite.training import Settings, Shuffled, frozen
 
-SIZE, CHANNELS = 32, 3
-
-
+CHANNELS = 3
 NETWORKS = {
     "compact U-Net": lambda: UNet(),
     "the Quickstart's, half resolution": lambda: UNet(width=48, multipliers=(1, 2), patch=2),
     "the image chapters', full size": lambda: UNet(width=64, multipliers=(1, 2, 2), patch=2),
+    "the image chapters', large size": lambda: UNet(width=128, multipliers=(1, 2, 3), blocks=2, patch=2),
 }
+Call = Callable[[], object]
 
 
-def make_run(network: Callable[[], UNet], batch: int) -> tuple[Distillation, Shuffled]:
+def make_run(network: Callable[[], UNet], arguments: argparse.Namespace) -> Distillation:
     torch.manual_seed(0)
     teacher = BridgeModel(network(), Brownian(0.02), prediction=I2SBNoise())
+    shared = {"betas": (0.0, 0.999), "precision": arguments.precision, "compile": arguments.compile}
     settings = DistillationSettings(
-        generator=Settings(1e-5, betas=(0.0, 0.999), average=0.99, precision="float32"),
-        fake=Settings(1e-5, betas=(0.0, 0.999), average=None, precision="float32"),
+        generator=Settings(1e-5, average=0.99, **shared),
+        fake=Settings(1e-5, average=None, **shared),
         weight=teacher.output_weight,
     )
-    run = Distillation(teacher, Student.of(teacher), settings=settings, device="cpu")
-    return run, Shuffled(torch.randn(8 * batch, CHANNELS, SIZE, SIZE), batch=batch)
+    return Distillation(teacher, Student.of(teacher), settings=settings, device=arguments.device)
 
 
-def make_floor(run: Distillation, batch: int) -> Callable[[], None]:
-    """The bare passes, on copies of the same networks."""
-    teacher, fake, generator = (
+def iterations(run: Distillation, arguments: argparse.Namespace) -> Iterator[object]:
+    images = torch.randn(8 * arguments.batch, CHANNELS, arguments.side, arguments.side)
+    return run.updates(Shuffled(images, batch=arguments.batch), 10**9)
+
+
+def make_floor(run: Distillation, arguments: argparse.Namespace) -> tuple[Call, Call]:
+    """The bare passes of an iteration, and of the student at work, on copies of the same networks."""
+    networks = [
         copy.deepcopy(model.network) for model in (run.teachers[None], run.fake, run.student_learner.module.model)
-    )
-    x, z = torch.randn(2, batch, CHANNELS, SIZE, SIZE)
+    ]
+    if arguments.compile:  # a copy is not compiled
+        for network in networks:
+            network.compile()
+    teacher, fake, generator = networks
+    x, z = torch.randn(2, arguments.batch, CHANNELS, arguments.side, arguments.side, device=run.device)
     wide = torch.cat([x, z], 1)
-    time_input = torch.rand(batch) * 1000
+    time_input = torch.rand(arguments.batch, device=run.device) * 1000
+    precision = run.student_learner.autocast
+
+    def call(network: UNet, images: torch.Tensor) -> torch.Tensor:
+        with precision():
+            return network(images, time_input).float()
+
+    def bare() -> None:
+        with torch.no_grad():
+            call(generator, wide)
+
     ones = torch.ones_like(x)
 
     def passes() -> None:
         for _ in range(run.settings.fake_updates):
-            with torch.no_grad():
-                generator(wide, time_input)
-            fake(x, time_input).backward(ones)
-        generator(wide, time_input).backward(ones)
+            bare()
+            call(fake, x).backward(ones)
+        call(generator, wide).backward(ones)
         point = x.clone().requires_grad_()
         with frozen(teacher, fake):
-            torch.autograd.backward([teacher(point, time_input), fake(point, time_input)], [ones, ones])
+            torch.autograd.backward([call(teacher, point), call(fake, point)], [ones, ones])
 
-    return passes
+    return passes, bare
 
 
-def nothing_frozen(run: Distillation, step: Callable[[], object]) -> Callable[[], None]:
+def nothing_frozen(run: Distillation, step: Call) -> Call:
     def passes() -> None:
         run.teachers[None].requires_grad_(True)
         with mock.patch.object(distillation, "frozen", return_value=contextlib.nullcontext()):
@@ -79,33 +99,57 @@ def nothing_frozen(run: Distillation, step: Callable[[], object]) -> Callable[[]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS)[:3])
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = [row for name in NETWORKS for row in measure(name, arguments.batch, arguments.repeats)]
-    keep("step_cost", rows, size=SIZE, precision="float32", compiled=False, **vars(arguments))
+    rows = [row for name in arguments.networks for row in measure(name, arguments)]
+    name = "step_cost" if arguments.device == "cpu" else f"step_cost-{arguments.device}"
+    machine = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else "CPU"
+    keep(name, rows, machine=machine, **vars(arguments))
 
 
-def measure(network: str, batch: int, repeats: int) -> list[dict[str, object]]:
-    candidates: dict[str, Callable[[], object]] = {}
-    run, draws = make_run(NETWORKS[network], batch)
-    candidates["floor: network passes"] = make_floor(run, batch)
-    updates = run.updates(draws, 10**9)
-    candidates["ibmd_lite"] = lambda: next(updates)
-    naive, more_draws = make_run(NETWORKS[network], batch)
-    naive_updates = naive.updates(more_draws, 10**9)
-    candidates["nothing frozen"] = nothing_frozen(naive, lambda: next(naive_updates))
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(repeats + 2):
-        for name, call in candidates.items():
+def measure(network: str, arguments: argparse.Namespace) -> list[dict[str, object]]:
+    run, naive = make_run(NETWORKS[network], arguments), make_run(NETWORKS[network], arguments)
+    floor, bare = make_floor(run, arguments)
+    updates, naive_updates = iterations(run, arguments), iterations(naive, arguments)
+    student = copy.deepcopy(run.student)
+    if arguments.compile:
+        student.compile()
+    x = torch.randn(arguments.batch, CHANNELS, arguments.side, arguments.side, device=run.device)
+
+    def restore() -> None:
+        with run.student_learner.autocast():
+            student(x)
+
+    loops: dict[str, Call] = {
+        "floor: network passes": floor,
+        "ibmd_lite": lambda: next(updates),
+        "nothing frozen": nothing_frozen(naive, lambda: next(naive_updates)),
+    }
+    sampling: dict[str, Call] = {"the student's bare network": bare, "the student": restore}
+    return [row for calls in (loops, sampling) for row in compared(network, calls, arguments)]
+
+
+def compared(network: str, calls: dict[str, Call], arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """Each call over the first, turn by turn; the first two turns warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(arguments.repeats + 2):
+        for name, call in calls.items():
+            wait(arguments.device)
             began = time.perf_counter()
             call()
+            wait(arguments.device)
             if turn >= 2:
                 seconds[name].append(time.perf_counter() - began)
-    floor = seconds["floor: network passes"]
+    floor = next(iter(seconds.values()))
     rows: list[dict[str, object]] = []
     for name, spent in seconds.items():
         ratios = [one / two for one, two in zip(spent, floor, strict=True)]
@@ -113,13 +157,19 @@ def measure(network: str, batch: int, repeats: int) -> list[dict[str, object]]:
         rows.append(
             {
                 "network": network,
-                "iteration": name,
+                "call": name,
                 "median ms": 1000 * statistics.median(spent),
                 "of the floor": median,
                 "quartiles": f"{low:.3f} to {high:.3f}",
             }
         )
     return rows
+
+
+def wait(device: str) -> None:
+    """A GPU takes orders and works them off later."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":
