@@ -167,10 +167,12 @@ def _exercise_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
 
 
 def _size_faults(path: Path, sizes: Path) -> Iterator[str]:
-    """Of the sizes' files: there is one for `quick`, and none names a parameter that the notebook lacks."""
+    """Of the sizes' files: one for `quick`, of an image chapter one for `large`; all of parameters that it has."""
     files = sorted(sizes.glob(f"*/{path.stem}.yaml"))
-    if "quick" not in {file.parent.name for file in files}:
-        yield f"has no quick-size parameters in quick/{path.stem}.yaml"
+    needed = ("quick", "large") if path.parent.name == "images" else ("quick",)
+    for size in needed:
+        if size not in {file.parent.name for file in files}:
+            yield f"has no {size}-size parameters in {size}/{path.stem}.yaml"
     known = papermill.inspect_notebook(str(path)) if files else {}
     for file in files:
         for name in yaml.safe_load(file.read_text("utf8")) or {}:

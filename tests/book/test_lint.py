@@ -50,7 +50,7 @@ def found(
     sizes = folder / "sizes"
     for size, parameters in {"quick": quick, "large": large}.items():
         if parameters is not None:
-            (sizes / size).mkdir(parents=True)
+            (sizes / size).mkdir(parents=True, exist_ok=True)
             (sizes / size / "chapter.yaml").write_text(parameters, "utf8")
     return faults(folder / "chapter.ipynb", sizes)
 
@@ -150,3 +150,12 @@ def test_a_large_parameter_that_the_notebook_does_not_have(tmp_path: Path) -> No
 
 def test_no_file_of_quick_parameters(tmp_path: Path) -> None:
     assert found(good(), tmp_path, quick=None) == ["has no quick-size parameters in quick/chapter.yaml"]
+
+
+def test_an_image_chapter_has_a_large_size_too(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    fault = "has no large-size parameters in large/chapter.yaml"
+    assert fault in found(good(), folder)
+    assert fault not in found(good(), folder, large="steps: 9\n")
+    assert fault not in found(good(), tmp_path)
