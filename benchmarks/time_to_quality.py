@@ -3,15 +3,17 @@
 One teacher, trained once and kept; then every variant of the loop spends the same budget of network passes, over some
 seeds, and looks at the Frechet distance of held-out images and at the refitted gap as it goes.  The plain loop, L = 5
 with nothing frozen, sets the target.  Passes are counted from arithmetic, so a busy machine does not change them;
-seconds are those of an iteration, all variants in turns, times the iterations needed.  Work is kept under runs/: a run
-that was killed goes on there.  Once the teachers are trained, commands with different --seeds may run side by side; a
-last one with all the seeds makes the table.
+seconds are those of an iteration, all variants in turns, times the iterations needed, after those of the compiler
+where it is used.  Work is kept under runs/: a run that was killed goes on there.  Once the teachers are trained,
+commands with different --seeds may run side by side; a last one with all the seeds makes the table.
 """
 
 import argparse
 import copy
 import math
 import statistics
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +34,8 @@ from ibmd_lite.training import Draws, Settings
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "ibmd_lite" / "experiments" / "results"  # in the package: the book reads them
 TASK = "sr4x-pool"
-PLAIN = "L = 5, nothing frozen"
+PLAIN, COMPILED = "L = 5, nothing frozen", "L = 3, shared, bfloat16, compiled"
+ALIKE = {PLAIN: "L = 5", COMPILED: "L = 3, shared, bfloat16"}  # they learn as those do, at prices of their own
 ALL = 10**9
 
 
@@ -44,17 +47,17 @@ class Variant:
     reuse: int = 1
     precision: Precision = "float32"
     fake_width: int | None = None
+    compile: bool = False
 
 
 VARIANTS = {
     "L = 5": Variant(),
     "L = 5, shared": Variant(reuse=5),
+    "L = 3, shared": Variant(3, 3),
+    "L = 3, shared, bfloat16": Variant(3, 3, "bfloat16"),
     "L = 2, shared": Variant(2, 2),
     "L = 1": Variant(1),
     "L = 5, narrow fake": Variant(fake_width=16),
-    "L = 5, bfloat16": Variant(precision="bfloat16"),
-    "L = 2, shared, bfloat16": Variant(2, 2, "bfloat16"),
-    "L = 1, bfloat16": Variant(1, precision="bfloat16"),
 }
 
 
@@ -79,6 +82,7 @@ class Problem:
     def run(self, variant: Variant, seed: int) -> Distillation:
         torch.manual_seed(seed)
         shared: dict[str, Any] = {"betas": (0.0, 0.999), "precision": variant.precision, "seed": seed}
+        shared["compile"] = variant.compile
         settings = DistillationSettings(
             generator=Settings(2e-4, average=0.99, **shared),
             fake=Settings(4e-4, average=None, **shared),
@@ -113,20 +117,29 @@ class Problem:
 
 
 def costs(problem: Problem, variants: dict[str, Variant], repeats: int) -> dict[str, dict[str, float]]:
-    """Passes and median seconds of one iteration of every variant, the plain loop among them."""
+    """Passes and median seconds of one iteration of every variant and of those alike, and what their compiler takes."""
     xT = next(problem.stream(0)).to(problem.experiment.device)
     one = torch.ones(len(xT), device=xT.device)
     with torch.no_grad():
         forward = flops(lambda: problem.teacher(xT, one))
-    runs = {name: problem.run(variant, 0) for name, variant in variants.items()}
-    updates = {name: run.updates(problem.stream(0), ALL) for name, run in runs.items()}
-    calls: dict[str, Any] = {name: lambda each=each: next(each) for name, each in updates.items()}
-    plain = problem.run(Variant(), 0)
-    plain_updates = plain.updates(problem.stream(0), ALL)
-    calls[PLAIN] = nothing_frozen(plain, lambda: next(plain_updates))
+
+    def iteration(variant: Variant) -> tuple[Distillation, Callable[[], Any]]:
+        run = problem.run(variant, 0)
+        updates = run.updates(problem.stream(0), ALL)
+        return run, lambda: next(updates)
+
+    calls: dict[str, Callable[[], Any]] = {name: iteration(variant)[1] for name, variant in variants.items()}
+    calls[PLAIN] = nothing_frozen(*iteration(Variant()))
     passes = {name: flops(call) / forward for name, call in calls.items()}
+    first = dict.fromkeys(calls, 0.0)
+    if ALIKE[COMPILED] in variants:
+        calls[COMPILED] = iteration(replace(variants[ALIKE[COMPILED]], compile=True))[1]
+        passes[COMPILED] = passes[ALIKE[COMPILED]]
+        began = time.perf_counter()
+        calls[COMPILED]()  # the first one waits for the compiler
+        first[COMPILED] = time.perf_counter() - began
     seconds = median_seconds(calls, repeats)
-    return {name: {"passes": passes[name], "seconds": seconds[name]} for name in calls}
+    return {name: {"passes": passes[name], "seconds": seconds[name], "compiler": first[name]} for name in calls}
 
 
 def curve(
@@ -166,17 +179,20 @@ def targets(curves: dict[str, list[list[dict[str, float]]]]) -> dict[str, float]
 def rows_of(
     curves: dict[str, list[list[dict[str, float]]]], cost: dict[str, dict[str, float]], seeds: list[int]
 ) -> list[dict[str, object]]:
-    """One row for each variant and seed; the plain loop learns as "L = 5" does, at its own price."""
+    """One row for each variant and seed."""
     aim, rows = targets(curves), []
     for name, price in cost.items():
-        for seed, points in zip(seeds, curves["L = 5" if name == PLAIN else name], strict=True):
+        for seed, points in zip(seeds, curves[ALIKE.get(name, name)], strict=True):
             row: dict[str, object] = {"variant": name, "seed": seed, "passes an iteration": price["passes"]}
             row["time of an iteration, plain = 1"] = price["seconds"] / cost[PLAIN]["seconds"]
+            row["seconds of the compiler"] = price["compiler"]
             for figure, target in aim.items():
                 updates = reached(points, figure, target)
                 row[f"updates to {figure}"] = updates
                 row[f"passes to {figure}"] = None if updates is None else updates * price["passes"]
-                row[f"seconds to {figure}"] = None if updates is None else updates * price["seconds"]
+                row[f"seconds to {figure}"] = (
+                    None if updates is None else price["compiler"] + updates * price["seconds"]
+                )
             rows.append(row)
     return rows
 
@@ -186,8 +202,8 @@ def main() -> None:
     parser.add_argument("--data", default="cifar10", help="photographs, cifar10, or a folder or zip of images")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--teacher-updates", type=int, default=3000)
-    parser.add_argument("--budget", type=int, default=13_500, help="network passes of one run")
-    parser.add_argument("--looks", type=int, default=14)
+    parser.add_argument("--budget", type=int, default=8_100, help="network passes of one run")
+    parser.add_argument("--looks", type=int, default=8)
     parser.add_argument("--refit-each", type=int, default=2, help="looks from one refitted gap to the next")
     parser.add_argument("--refits", type=int, default=240, help="updates of a refitted fake, at most")
     parser.add_argument("--repeats", type=int, default=15, help="turns in which an iteration is timed")
