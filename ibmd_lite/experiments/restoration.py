@@ -168,11 +168,14 @@ class Experiment:
         )
 
     def student_settings(self, weight: Weight | Mapping[int, Weight], updates: int) -> DistillationSettings:
-        """Of generator and fake, whose learning rates fall to zero at the last of so many updates."""
-        shared = {"betas": (0.0, 0.999), "precision": self.precision, "seed": self.seed, "decay": updates}
+        """Of generator and fake, at the task's pace; rates that fall are zero after so many updates."""
+        pace = self.task.pace
+        decay = updates if pace.falling else None
+        shared = {"betas": (0.0, 0.999), "precision": self.precision, "seed": self.seed, "decay": decay}
         return DistillationSettings(
-            generator=Settings(2e-4, average=0.99, **shared),  # type: ignore[arg-type]
+            generator=Settings(pace.rate, average=pace.average, **shared),  # type: ignore[arg-type]
             fake=Settings(4e-4, average=None, **shared),  # type: ignore[arg-type]
+            fake_updates=pace.fake_updates,
             weight=weight,
             rollout=refilled_chain,
         )

@@ -28,16 +28,31 @@ from ibmd_lite.data.decoding import as_bytes
 from ibmd_lite.data.photographs import NAMES
 from ibmd_lite.model import DDBM, I2SBNoise, Prediction
 
-__all__ = ["SIZES", "TASKS", "Mirrored", "Size", "Task", "images_of", "part"]
+__all__ = ["SIZES", "TASKS", "Mirrored", "Pace", "Size", "Task", "images_of", "part"]
 
 Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How generator and fake keep up with each other while a student is trained.
+
+    rate: of the generator; the fake's is 4e-4.  fake_updates: L.  falling: both rates fall to zero, and the fake
+    catches up in the end; else they stay, it never quite does, and the student is an average over more updates.
+    average: decay of that average.
+    """
+
+    rate: float = 2e-4
+    fake_updates: int = 5
+    falling: bool = True
+    average: float = 0.99
 
 
 @dataclass(frozen=True)
 class Task:
     """What is restored, on which bridge.
 
-    noise_channels and steps are the student's.  longer: how many times the updates of the size its teacher, and a
+    noise_channels, steps and pace are the student's.  longer: how many times the updates of the size its teacher, and a
     regression of equal budget, are trained: the more of the image is to be invented, the later a teacher levels off.
     """
 
@@ -48,22 +63,28 @@ class Task:
     noise_channels: int = 3
     steps: tuple[int, ...] = (1,)
     longer: int = 1
+    pace: Pace = Pace()
 
 
-def restoration(corruption: Corruption) -> Task:
+def restoration(corruption: Corruption, pace: Pace = Pace()) -> Task:
     """I2SB with a constant beta, and less noise than published: a small network learns it sooner, and its student too.
 
     4x super-resolution (pool), after 400 teacher updates: Frechet distance 75 in 20 steps and 87 in one, against 84 and
     120 for ``ContinuousI2SB(0.3)``.
     """
-    return Task(corruption, Brownian(0.02), I2SBNoise())
+    return Task(corruption, Brownian(0.02), I2SBNoise(), pace=pace)
 
+
+# A student of JPEG is nearest to the images while the fake lags, and moves off as the rates fall.  Held-out Frechet
+# distance after 1,000 updates: 16.0 so, at less than half of the cost, 17.7 at the default pace.  Not so in
+# super-resolution, which then never settles: 30.6 against 14.8.
+HURRIED = Pace(fake_updates=1, falling=False, average=0.995)
 
 TASKS = {
     "sr4x-bicubic": restoration(SuperResolution(4, "bicubic")),
     "sr4x-pool": restoration(SuperResolution(4, "pool")),
-    "jpeg-5": restoration(JPEG(5)),
-    "jpeg-10": restoration(JPEG(10)),
+    "jpeg-5": restoration(JPEG(5), pace=HURRIED),
+    "jpeg-10": restoration(JPEG(10), pace=HURRIED),
     # The hole holds noise already: the bridge adds little, and the student needs none of its own.
     "inpainting": Task(Inpainting(), ContinuousI2SB(0.3), I2SBNoise(), noise_channels=0, steps=(1, 2, 4), longer=2),
     # Many images fit a sketch: the bridge has to remember it, and needs more noise (DDBM's own choice).
