@@ -271,18 +271,21 @@ class Experiment:
             return load_checkpoint(path)
         x0, source = self.corrupted(self.test, 2)
         restored = self.restored(restore, source, seed)
-        again = [self.corrupted(self.test, 3 + draw, self.size.repeated)[1] for draw in range(4)]
-        several = torch.stack([self.restored(restore, one, seed + draw) for draw, one in enumerate(again, 1)])
         features = self.classifier.features(restored)
         row = {
             "features": features,
             "PSNR": mean_psnr(restored, x0),
             "SSIM": mean_ssim(restored, x0),
             "accuracy": self.accuracy(features),
-            "diversity": diversity(several),
+            "diversity": self.spread(restore, seed),
         }
         save_checkpoint(path, row)
         return row
+
+    def spread(self, restore: Restore, seed: int = 0) -> float:
+        """The diversity of four answers to each of some test images."""
+        again = [self.corrupted(self.test, 3 + draw, self.size.repeated)[1] for draw in range(4)]
+        return diversity(torch.stack([self.restored(restore, one, seed + draw) for draw, one in enumerate(again, 1)]))
 
     @torch.no_grad()
     def accuracy(self, features: Tensor) -> float | None:
