@@ -104,6 +104,17 @@ def test_a_torch_that_tells_nothing_of_its_processor_computes_in_float32(monkeyp
     assert Experiment("jpeg-5", TINY, device="cpu").precision == "float32"
 
 
+def test_a_student_is_trained_at_the_pace_of_its_task() -> None:
+    hurried, patient = (
+        Experiment(name, TINY, device="cpu").student_settings(None, 10) for name in ("jpeg-5", "sr4x-pool")
+    )
+    assert (hurried.fake_updates, patient.fake_updates) == (1, 5)
+    for part in ("generator", "fake"):
+        staying, falling = getattr(hurried, part), getattr(patient, part)
+        assert staying.rate(11) == staying.rate(1) == falling.rate(1)
+        assert falling.rate(11) == 0
+
+
 def test_students_are_distilled_from_another_fill_of_the_hole() -> None:
     experiment = Experiment("inpainting", TINY, device="cpu")
     student = Student.of(experiment.model(), steps=2, noise_channels=0)
