@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import yaml
 from links import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from ibmd_lite.experiments import stored
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
 ON_REQUEST = {"inception"}  # extras that no command of this project installs
@@ -124,3 +127,22 @@ def test_make_help_names_both_commands(empty_checkout: Path) -> None:
     said = subprocess.run(["make", "help"], cwd=empty_checkout, capture_output=True, text=True, check=True).stdout
     for word in ("book", "test", "PYTHON=", "INDEX=", "SIZE="):
         assert word in said
+
+
+def test_the_readme_shows_the_stored_distances_of_the_image_tasks() -> None:
+    lines = iter((ROOT / "README.md").read_text("utf8").splitlines())
+    title = next(line for line in lines if line.startswith("| `python benchmarks/images.py TASK`"))
+    tasks = ["sr4x-bicubic", "sr4x-pool", "jpeg-5", "jpeg-10", "inpainting", "sketch"]
+    assert len(title.split("|")) == len(tasks) + 4
+    next(lines)
+    found = {task: {row["method"]: row["FD"] for row in stored(f"images/{task}")} for task in tasks}
+    names = {"corrupted image": "no-op", "regression of equal budget": "regression", "DBIM, the same teacher": "DBIM"}
+    shown = 0
+    for line in takewhile(lambda line: line.startswith("|"), lines):
+        what, calls, *distances = (cell.strip() for cell in line.strip("|").split("|"))
+        name = names.get(what, what)
+        method = name if name in ("no-op", "regression") else f"{name}, {calls} NFE"
+        expected = [f"{found[task][method]:.1f}" if method in found[task] else "" for task in tasks]
+        assert distances == expected, method
+        shown += 1
+    assert shown == 9
