@@ -16,12 +16,12 @@ import torch
 from report import keep
 
 from ibmd_lite.experiments.restoration import VARIABLE, Experiment
-from ibmd_lite.experiments.tasks import HURRIED, SIZES, Pace
+from ibmd_lite.experiments.tasks import HURRIED, PATIENT, SIZES, Pace
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("sr4x-pool", "jpeg-5")
 PACES = {
-    "patient": Pace(),
+    "patient": PATIENT,
     "hurried": HURRIED,
     "slow": Pace(rate=1e-4, fake_updates=2, falling=False, average=0.998),
 }

@@ -1,7 +1,7 @@
 """Small classifiers whose features the Frechet distance compares. **Not Inception**: figures made
 with them compare rows of one table, never papers.
 
-Lives here: `Classifier`, the two `Recipe` objects by which the package's weights were made, `train_classifier`,
+Lives here: `Classifier`, the three `Recipe` objects by which the package's weights were made, `train_classifier`,
 `load_classifier`, and the command ``python -m ibmd_lite.evaluation.classifier``, which makes them again.
 Imports torch, the images and the training files.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ibmd_lite.data import Images as ImageSet
-from ibmd_lite.data import Photographs, cifar10
+from ibmd_lite.data import Photographs, cifar10, tiny_imagenet
 from ibmd_lite.data.decoding import to_unit
 from ibmd_lite.data.photographs import NAMES
 from ibmd_lite.training.files import check_state, read_weights, save_weights
@@ -28,6 +28,7 @@ __all__ = [
     "CIFAR10",
     "PHOTOGRAPHS",
     "RECIPES",
+    "TINY_IMAGENET",
     "WEIGHTS",
     "Classifier",
     "Recipe",
@@ -185,7 +186,18 @@ CIFAR10 = Recipe(
 )
 """The ten classes of CIFAR-10; four minutes on one core."""
 
-RECIPES = {"photographs": PHOTOGRAPHS, "cifar10": CIFAR10}
+TINY_IMAGENET = Recipe(
+    Path(__file__).with_name("tiny_imagenet.safetensors"),
+    {"classes": 200, "widths": (24, 48, 64), "blocks": 1},
+    moved_and_mirrored,
+    updates=3000,
+    batch=128,
+    learning_rate=4e-3,
+    decay=0.05,
+)
+"""The two hundred classes of Tiny ImageNet, at 64 x 64."""
+
+RECIPES = {"photographs": PHOTOGRAPHS, "cifar10": CIFAR10, "tiny-imagenet": TINY_IMAGENET}
 
 WEIGHTS = PHOTOGRAPHS.weights
 """The weights of `PHOTOGRAPHS`, made by this module's command at its defaults."""
@@ -219,7 +231,7 @@ def train_classifier(images: Labelled | None = None, recipe: Recipe = PHOTOGRAPH
 
 
 def load_classifier(path: Path = WEIGHTS) -> Classifier:
-    """The classifier of a safetensors file: the photographs' by default, ``CIFAR10.weights`` for the other.
+    """The classifier of a safetensors file: the photographs' by default, ``CIFAR10.weights`` for another.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -238,14 +250,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ibmd_lite.evaluation.classifier")
     parser.add_argument("--data", choices=tuple(RECIPES), default="photographs")
     parser.add_argument(
-        "--path", type=Path, help="for cifar10: a folder or zip of split/class/file; else it is fetched"
+        "--path", type=Path, help="not for photographs: a folder or zip of split/class/file; else it is fetched"
     )
     parser.add_argument("--updates", type=int, help="another number than the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="another file than the package's own")
     arguments = parser.parse_args()
     if arguments.data == "photographs" and arguments.path is not None:
-        parser.error("--path is for --data cifar10; the photographs come with installed packages")
+        parser.error("--path is for the other --data; the photographs come with installed packages")
     recipe = RECIPES[arguments.data]
     recipe = replace(recipe, updates=arguments.updates or recipe.updates, weights=arguments.output or recipe.weights)
     train, (images, labels), names = _data(arguments)
@@ -262,10 +274,13 @@ def _data(arguments: argparse.Namespace) -> tuple[Labelled, tuple[Tensor, Tensor
         generator = torch.Generator().manual_seed(arguments.seed)
         return Photographs(size=32, split="train"), Photographs(size=32, split="test").draw(2000, generator), NAMES
     path = arguments.path
-    train, test = (
-        cifar10(split, subset=True) if path is None else ImageSet.read(path, size=32, split=split)
-        for split in ("train", "test")
-    )
+    side, judged = (32, "test") if arguments.data == "cifar10" else (64, "val")
+    if path is not None:
+        train, test = (ImageSet.read(path, size=side, split=split) for split in ("train", judged))
+    elif arguments.data == "cifar10":
+        train, test = cifar10("train", subset=True), cifar10("test", subset=True)
+    else:
+        train, test = tiny_imagenet("train", subset=True), tiny_imagenet("val", subset=True)
     return train, (to_unit(test.pixels), test.labels), test.classes
 
 

@@ -75,7 +75,7 @@ def _card(experiment: Experiment, students: Mapping[int, Student], rows: Mapping
 - **Data**: {images["training images"]:,} training images, {images["held-out images"]:,} held out; {named}; digest of
   all names {images["digest of the names"]}. The student saw corrupted images alone. Licence: {licence}.
 - **Settings**: teacher {experiment.teacher_updates:,} updates of {size.teacher_batch} images, students
-  {size.student_updates:,} of {size.student_batch}, {experiment.precision}, seed {experiment.seed}.
+  {size.student_updates:,} of {size.student_batch} at {task.pace!r}, {experiment.precision}, seed {experiment.seed}.
 - **Metrics**, on {images["test images"]:,} test images that no training saw:
 
 {_table([rows[name] for name in shown])}

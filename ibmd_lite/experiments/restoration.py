@@ -28,9 +28,9 @@ from ibmd_lite.distillation import Distillation, DistillationSettings, Student, 
 from ibmd_lite.evaluation import FrechetEstimate, diversity, frechet_distance, frechet_estimate, median_seconds
 from ibmd_lite.evaluation import psnr as mean_psnr
 from ibmd_lite.evaluation import ssim as mean_ssim
-from ibmd_lite.evaluation.classifier import CIFAR10, PHOTOGRAPHS, Classifier, load_classifier
+from ibmd_lite.evaluation.classifier import CIFAR10, PHOTOGRAPHS, TINY_IMAGENET, Classifier, load_classifier
 from ibmd_lite.experiments.legs import claim, in_legs, save_picture
-from ibmd_lite.experiments.tasks import TASKS, Mirrored, Size, images_of, part
+from ibmd_lite.experiments.tasks import PATIENT, TASKS, Mirrored, Pace, Size, images_of, part
 from ibmd_lite.matching import TeacherTraining, Weight
 from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.networks import UNet
@@ -167,9 +167,10 @@ class Experiment:
             decay=self.teacher_updates,
         )
 
-    def student_settings(self, weight: Weight | Mapping[int, Weight], updates: int) -> DistillationSettings:
-        """Of generator and fake, at the task's pace; rates that fall are zero after so many updates."""
-        pace = self.task.pace
+    def student_settings(
+        self, weight: Weight | Mapping[int, Weight] | None, updates: int, pace: Pace = PATIENT
+    ) -> DistillationSettings:
+        """Of generator and fake; rates that fall are zero after so many updates."""
         decay = updates if pace.falling else None
         shared = {"betas": (0.0, 0.999), "precision": self.precision, "seed": self.seed, "decay": decay}
         return DistillationSettings(
@@ -196,7 +197,7 @@ class Experiment:
         size = self.size
         torch.manual_seed(self.seed)
         student = Student.of(teacher, steps=steps, noise_channels=self.task.noise_channels)
-        settings = self.student_settings(teacher.output_weight, size.student_updates)
+        settings = self.student_settings(teacher.output_weight, size.student_updates, self.task.pace)
         run = Distillation(teacher, student, settings=settings, device=self.device)
         stream = Draws(self.pairs.sources, size.student_batch, self.seed + 1)
         ends = looks(size.student_updates, size.student_looks)
@@ -344,7 +345,8 @@ def fall(curve: list[dict]) -> float:
 def _judged_by(data: str, side: int) -> tuple[Images, Images, Classifier, Tensor]:
     """Training and test images, who judges them, and the features of the training images: alike for all tasks."""
     train, test = (images_of(data, split, side) for split in ("train", "test"))
-    classifier = load_classifier((PHOTOGRAPHS if data == "photographs" else CIFAR10).weights)
+    recipe = PHOTOGRAPHS if data == "photographs" else CIFAR10 if side <= 32 else TINY_IMAGENET
+    classifier = load_classifier(recipe.weights)
     return train, test, classifier, classifier.features(to_unit(train.pixels))
 
 

@@ -28,7 +28,7 @@ from ibmd_lite.data.decoding import as_bytes
 from ibmd_lite.data.photographs import NAMES
 from ibmd_lite.model import DDBM, I2SBNoise, Prediction
 
-__all__ = ["SIZES", "TASKS", "Mirrored", "Pace", "Size", "Task", "images_of", "part"]
+__all__ = ["HURRIED", "PATIENT", "SIZES", "TASKS", "Mirrored", "Pace", "Size", "Task", "images_of", "part"]
 
 Split = Literal["train", "test"]
 
@@ -48,6 +48,12 @@ class Pace:
     average: float = 0.99
 
 
+PATIENT = Pace()
+# A student of JPEG is nearest to the images while the fake lags, and moves off as the rates fall; one of
+# super-resolution never settles so (`benchmarks/pace.py` has the curves).
+HURRIED = Pace(fake_updates=1, falling=False, average=0.995)
+
+
 @dataclass(frozen=True)
 class Task:
     """What is restored, on which bridge.
@@ -63,10 +69,10 @@ class Task:
     noise_channels: int = 3
     steps: tuple[int, ...] = (1,)
     longer: int = 1
-    pace: Pace = Pace()
+    pace: Pace = PATIENT
 
 
-def restoration(corruption: Corruption, pace: Pace = Pace()) -> Task:
+def restoration(corruption: Corruption, pace: Pace = PATIENT) -> Task:
     """I2SB with a constant beta, and less noise than published: a small network learns it sooner, and its student too.
 
     4x super-resolution (pool), after 400 teacher updates: Frechet distance 75 in 20 steps and 87 in one, against 84 and
@@ -74,11 +80,6 @@ def restoration(corruption: Corruption, pace: Pace = Pace()) -> Task:
     """
     return Task(corruption, Brownian(0.02), I2SBNoise(), pace=pace)
 
-
-# A student of JPEG is nearest to the images while the fake lags, and moves off as the rates fall.  Held-out Frechet
-# distance after 1,000 updates: 16.0 so, at less than half of the cost, 17.7 at the default pace.  Not so in
-# super-resolution, which then never settles: 30.6 against 14.8.
-HURRIED = Pace(fake_updates=1, falling=False, average=0.995)
 
 TASKS = {
     "sr4x-bicubic": restoration(SuperResolution(4, "bicubic")),

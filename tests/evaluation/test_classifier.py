@@ -17,7 +17,9 @@ from ibmd_lite.evaluation.classifier import (
     CIFAR10,
     NAMES,
     PHOTOGRAPHS,
+    TINY_IMAGENET,
     Classifier,
+    Recipe,
     load_classifier,
     moved_and_mirrored,
     train_classifier,
@@ -81,12 +83,13 @@ def test_moves_and_mirrors_show_the_same_picture() -> None:
     assert torch.equal(moved, moved[:, :, :1].expand_as(moved)), "rows of one image move together"
 
 
-def test_cifar10_weights_are_small_and_know_their_classes() -> None:
-    classifier = load_classifier(CIFAR10.weights)
-    assert CIFAR10.weights.stat().st_size < 1e6
-    assert len(classifier.names) == 10
+@pytest.mark.parametrize(("recipe", "classes"), [(CIFAR10, 10), (TINY_IMAGENET, 200)])
+def test_shipped_weights_are_small_and_know_their_classes(recipe: Recipe, classes: int) -> None:
+    classifier = load_classifier(recipe.weights)
+    assert recipe.weights.stat().st_size < 1e6
+    assert len(classifier.names) == classes
     assert classifier.dimension == 64
-    assert classifier.about["classes"] == 10
+    assert classifier.about == Classifier(**recipe.classifier).about
     assert not classifier.training
 
 
@@ -106,20 +109,24 @@ def test_command_writes_weights_that_load(tmp_path: Path) -> None:
     torch.testing.assert_close(load_classifier(path)(images), train_classifier(recipe=recipe)(images))
 
 
-def test_command_learns_the_classes_of_a_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("data", "judged", "side"), [("cifar10", "test", 32), ("tiny-imagenet", "val", 64)])
+def test_command_learns_the_classes_of_a_zip(
+    data: str, judged: str, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = 10 if data == "cifar10" else 200
     monkeypatch.setenv("IBMD_CACHE", str(tmp_path / "cache"))
     weights = tmp_path / "weights.safetensors"
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
-        for split in ("train", "test"):
-            for label in range(10):
+        for split in ("train", judged):
+            for label in range(classes):
                 file = io.BytesIO()
-                Image.new("RGB", (32, 32), (20 * label, 0, 0)).save(file, "PNG")
-                archive.writestr(f"{split}/class{label}/one.png", file.getvalue())
-    command = [sys.executable, "-m", "ibmd_lite.evaluation.classifier", "--data", "cifar10", "--updates", "2"]
+                Image.new("RGB", (side, side), (label, 0, 0)).save(file, "PNG")
+                archive.writestr(f"{split}/class{label:03d}/one.png", file.getvalue())
+    command = [sys.executable, "-m", "ibmd_lite.evaluation.classifier", "--data", data, "--updates", "2"]
     command += ["--path", str(tmp_path / "images.zip"), "--output", str(weights)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "of 10 test images told right" in printed
-    assert load_classifier(weights).names == tuple(f"class{label}" for label in range(10))
+    assert f"of {classes} test images told right" in printed
+    assert load_classifier(weights).names == tuple(f"class{label:03d}" for label in range(classes))
 
 
 def test_light_import() -> None:

@@ -106,7 +106,8 @@ def test_a_torch_that_tells_nothing_of_its_processor_computes_in_float32(monkeyp
 
 def test_a_student_is_trained_at_the_pace_of_its_task() -> None:
     hurried, patient = (
-        Experiment(name, TINY, device="cpu").student_settings(None, 10) for name in ("jpeg-5", "sr4x-pool")
+        experiment.student_settings(None, 10, experiment.task.pace)
+        for experiment in (Experiment(name, TINY, device="cpu") for name in ("jpeg-5", "sr4x-pool"))
     )
     assert (hurried.fake_updates, patient.fake_updates) == (1, 5)
     for part in ("generator", "fake"):
