@@ -1,7 +1,8 @@
 """At which pace a student of one call learns: `python benchmarks/pace.py`.
 
 One teacher for each task, and from it a student at each pace: the distance of held-out images, on which nothing is
-trained, ten times on the way, and at the end the diversity of its answers beside the teacher's.  All work is kept
+trained, ten times on the way, and at the end the diversity of its answers beside the teacher's.  The paces differ in
+several settings at once: this compares recipes, and does not say which setting matters.  All work is kept
 under runs/ (or $IBMD_RUNS): teachers and students that `benchmarks/images.py` has trained are found there, and a run
 that was killed goes on.
 """
