@@ -83,10 +83,10 @@ def test_moves_and_mirrors_show_the_same_picture() -> None:
     assert torch.equal(moved, moved[:, :, :1].expand_as(moved)), "rows of one image move together"
 
 
-@pytest.mark.parametrize(("recipe", "classes"), [(CIFAR10, 10), (TINY_IMAGENET, 200)])
-def test_shipped_weights_are_small_and_know_their_classes(recipe: Recipe, classes: int) -> None:
+@pytest.mark.parametrize(("recipe", "classes", "most"), [(CIFAR10, 10, 1e6), (TINY_IMAGENET, 200, 1.2e6)])
+def test_shipped_weights_are_small_and_know_their_classes(recipe: Recipe, classes: int, most: float) -> None:
     classifier = load_classifier(recipe.weights)
-    assert recipe.weights.stat().st_size < 1e6
+    assert recipe.weights.stat().st_size < most
     assert len(classifier.names) == classes
     assert classifier.dimension == 64
     assert classifier.about == Classifier(**recipe.classifier).about
