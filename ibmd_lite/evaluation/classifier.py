@@ -195,8 +195,7 @@ TINY_IMAGENET = Recipe(
     learning_rate=4e-3,
     decay=0.05,
 )
-"""The two hundred classes of Tiny ImageNet, at 64 x 64: 31 % of the listed validation images told right. About twenty
-minutes on one core."""
+"""The two hundred classes of Tiny ImageNet, at 64 x 64."""  # 31 % of 2,000 told right; twenty minutes on one core
 
 RECIPES = {"photographs": PHOTOGRAPHS, "cifar10": CIFAR10, "tiny-imagenet": TINY_IMAGENET}
 
