@@ -9,7 +9,6 @@ Imports torch, jaxtyping, ``bridges`` and the training files.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from ibmd_lite import bridges
 from ibmd_lite.bridges import Bridge, like
-from ibmd_lite.training.files import load_weights, read_weights, save_weights
+from ibmd_lite.training.files import loaded, save_weights
 
 __all__ = [
     "BBDM",
@@ -33,8 +32,6 @@ __all__ = [
     "Prediction",
     "Scalings",
     "Source",
-    "add_noise_input",
-    "find_input",
     "form_of",
 ]
 
@@ -279,16 +276,7 @@ class BridgeModel(nn.Module):
 
         bridge, prediction: only needed where they are not of this package; the file names them, no more.
         """
-        about, _ = read_weights(path)
-        try:
-            model = cls(network, **form_of(about, bridge, prediction)._asdict())
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} holds no model that this package knows: {error}; write it with model.save(path), and give "
-                "load() a bridge or prediction of your own"
-            ) from error
-        load_weights(path, model)
-        return model.eval()
+        return loaded(path, "model", lambda about: cls(network, **form_of(about, bridge, prediction)._asdict()))
 
     def _check(self, xt: Tensor, t: Tensor, xT: Tensor | None) -> None:
         if t.shape != xt.shape[:1]:
@@ -313,35 +301,3 @@ def _named(told: Mapping[str, Any]) -> Any:
     known = {name: getattr(bridges, name) for name in bridges.__all__}
     known |= {kind.__name__: kind for kind in (X0, I2SBNoise, BBDM, DDBM)}
     return known[told["name"]](**{key: value for key, value in told.items() if key != "name"})
-
-
-def find_input(network: nn.Module, layer: str) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:
-    """The layer of that name; ValueError where there is none or noise channels cannot join it."""
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    try:
-        found = network.get_submodule(layer)
-    except AttributeError:
-        names = [name for name, module in network.named_modules() if isinstance(module, kinds)]
-        raise ValueError(f"the network has no layer {layer!r}; name its input layer, one of {names[:5]} ...") from None
-    if not isinstance(found, kinds) or getattr(found, "groups", 1) != 1:
-        raise ValueError(f"layer {layer!r} is {found}; noise can join a Linear or an ungrouped Conv layer only")
-    return found
-
-
-def add_noise_input(network: nn.Module, channels: int, noise_channels: int, layer: str = "input_layer") -> nn.Module:
-    """A copy of the network whose input takes ``noise_channels`` more channels after the first ``channels``.
-
-    Their weights are zero, so the copy computes what the network did until it is trained.  ``layer`` names
-    the first linear or convolutional layer, e.g. "input_blocks.0.0"; the network must hand its first
-    argument to it, alone or followed by xT.  Raises ValueError where it is of another kind.
-    """
-    network = copy.deepcopy(network)
-    if noise_channels == 0:
-        return network
-    old = find_input(network, layer)
-    if old.weight.shape[1] < channels:
-        raise ValueError(f"layer {layer!r} takes {old.weight.shape[1]} channels, fewer than the image's {channels}")
-    zeros = old.weight.new_zeros(old.weight.shape[0], noise_channels, *old.weight.shape[2:])
-    old.weight = nn.Parameter(torch.cat([old.weight[:, :channels], zeros, old.weight[:, channels:]], 1).detach())
-    setattr(old, "in_features" if isinstance(old, nn.Linear) else "in_channels", old.weight.shape[1])
-    return network

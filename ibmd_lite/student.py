@@ -7,6 +7,7 @@ Imports torch, jaxtyping, ``bridges``, ``model`` and ``training``.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from itertools import pairwise
@@ -17,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibmd_lite.bridges import Bridge
-from ibmd_lite.model import BridgeModel, Form, Prediction, Source, add_noise_input, find_input, form_of
-from ibmd_lite.training.files import load_weights, read_weights, save_weights
+from ibmd_lite.model import BridgeModel, Form, Prediction, Source, form_of
+from ibmd_lite.training.files import loaded, save_weights
 
-__all__ = ["Student"]
+__all__ = ["Student", "add_noise_input", "find_input"]
 
 Batch = Float[Tensor, "batch *dims"]
 
@@ -124,20 +125,15 @@ class Student(nn.Module):
 
         bridge, prediction: only needed where they are not of this package; the file names them, no more.
         """
-        about, _ = read_weights(path)
-        try:
+
+        def build(about: Mapping[str, Any]) -> Student:
             own = form_of(about, bridge, prediction)
             channels, noise_channels = about["channels"], about["noise_channels"]
             model = BridgeModel(add_noise_input(network, channels, noise_channels, input_layer), **own._asdict())
             tasks = {int(task): form_of(told) for task, told in about.get("tasks", {}).items()}
-            student = cls(model, channels, noise_channels, torch.tensor(about["grid"], dtype=torch.float64), tasks)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} holds no student that this package knows: {error}; write it with student.save(path), and give "
-                "load() a bridge or prediction of your own"
-            ) from error
-        load_weights(path, student)
-        return student.eval()
+            return cls(model, channels, noise_channels, torch.tensor(about["grid"], dtype=torch.float64), tasks)
+
+        return loaded(path, "student", build)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As ``BridgeModel.compile``."""
@@ -183,3 +179,35 @@ class Student(nn.Module):
 
 def _normal(x: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
     return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+def find_input(network: nn.Module, layer: str) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:
+    """The layer of that name; ValueError where there is none or noise channels cannot join it."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    try:
+        found = network.get_submodule(layer)
+    except AttributeError:
+        names = [name for name, module in network.named_modules() if isinstance(module, kinds)]
+        raise ValueError(f"the network has no layer {layer!r}; name its input layer, one of {names[:5]} ...") from None
+    if not isinstance(found, kinds) or getattr(found, "groups", 1) != 1:
+        raise ValueError(f"layer {layer!r} is {found}; noise can join a Linear or an ungrouped Conv layer only")
+    return found
+
+
+def add_noise_input(network: nn.Module, channels: int, noise_channels: int, layer: str = "input_layer") -> nn.Module:
+    """A copy of the network whose input takes ``noise_channels`` more channels after the first ``channels``.
+
+    Their weights are zero, so the copy computes what the network did until it is trained.  ``layer`` names
+    the first linear or convolutional layer, e.g. "input_blocks.0.0"; the network must hand its first
+    argument to it, alone or followed by xT.  Raises ValueError where it is of another kind.
+    """
+    network = copy.deepcopy(network)
+    if noise_channels == 0:
+        return network
+    old = find_input(network, layer)
+    if old.weight.shape[1] < channels:
+        raise ValueError(f"layer {layer!r} takes {old.weight.shape[1]} channels, fewer than the image's {channels}")
+    zeros = old.weight.new_zeros(old.weight.shape[0], noise_channels, *old.weight.shape[2:])
+    old.weight = nn.Parameter(torch.cat([old.weight[:, :channels], zeros, old.weight[:, channels:]], 1).detach())
+    setattr(old, "in_features" if isinstance(old, nn.Linear) else "in_channels", old.weight.shape[1])
+    return network

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ibmd_lite.bridges import DBIMI2SB, I2SB, VE, VP, Brownian, ContinuousI2SB, Flow, ResShift
-from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Source, add_noise_input, find_input
+from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Source
 from ibmd_lite.networks import MLP, UNet
+from ibmd_lite.student import add_noise_input, find_input
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("repeatable")

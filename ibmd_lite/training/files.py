@@ -10,8 +10,9 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,14 @@ __all__ = [
     "check_state",
     "load_checkpoint",
     "load_weights",
+    "loaded",
     "read_weights",
     "save_checkpoint",
     "save_weights",
     "writing",
 ]
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @contextlib.contextmanager
@@ -80,6 +84,25 @@ def load_weights(path: str | os.PathLike, module: nn.Module) -> dict:
     check_state(module, state)
     module.load_state_dict(state)
     return about
+
+
+def loaded(path: str | os.PathLike, kind: str, build: Callable[[dict], Module]) -> Module:
+    """What ``build`` makes of the description in a file, with the file's weights, in evaluation mode.
+
+    kind: what the file should hold, for the error.  Raises ValueError where ``build`` finds the description lacking
+    (KeyError, TypeError) and where the weights are of another architecture.
+    """
+    about, state = read_weights(path)
+    try:
+        module = build(about)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no {kind} that this package knows: {error}; write it with {kind}.save(path), and give "
+            "load() a bridge or prediction of your own"
+        ) from error
+    check_state(module, state)
+    module.load_state_dict(state)
+    return module.eval()
 
 
 def read_weights(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
