@@ -21,7 +21,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help book test env run pages quick outputs sweep lint format links constraints clean
+.PHONY: help book test env run pages quick outputs unchanged sweep lint format links constraints clean
 
 help: ## this list
 	@echo "usage: make TARGET [VARIABLE=value]"
@@ -33,7 +33,8 @@ help: ## this list
 	@echo "                   that pytorch.org names (a plain build for Linux brings CUDA, several GB)"
 	@echo "  SIZE=full        size of the Quickstart that 'make book' runs live: full or quick"
 	@echo "  JOBS=2           processes that 'make test', 'make quick' and 'make sweep' use"
-	@echo "  NOTEBOOK=        the notebook that 'make outputs' runs (default: every one)"
+	@echo "  NOTEBOOK=        the notebook that 'make outputs' or 'make unchanged' takes (default: every one)"
+	@echo "  WHY=             why a change of the package cannot alter what is stored"
 	@echo "  NAME=            the sweep that 'make sweep' runs"
 
 book: run pages ## run the Quickstart live, then build the whole book
@@ -66,6 +67,9 @@ quick: env ## run every notebook at quick size into _build/quick, changed or not
 
 outputs: env ## run NOTEBOOK (default: every one) at full size and store its outputs
 	@$(BIN)/python book/_ext/outputs.py $(NOTEBOOK)
+
+unchanged: env ## accept stored outputs that a change of the package cannot alter (WHY=, NOTEBOOK=)
+	@OMP_NUM_THREADS=1 $(BIN)/python book/_ext/unchanged.py "$(WHY)" $(NOTEBOOK)
 
 sweep: env ## run the sweep NAME (book/_sweeps/NAME.yaml) and store its table
 	@OMP_NUM_THREADS=1 $(BIN)/python -m ibmd_lite.experiments.sweep $(NAME) --jobs $(JOBS)

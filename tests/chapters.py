@@ -5,26 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from links import ROOT
 from lint import QUICK
-
-from ibmd_lite.experiments.fingerprint import fingerprint
+from unchanged import changed
 
 
 def quick_parameters(path: Path) -> dict[str, object]:
     return yaml.safe_load((ROOT / QUICK / f"{path.stem}.yaml").read_text("utf8")) or {}
 
 
-def has_changed(path: Path) -> bool:
-    """Whether the notebook's code is another than the one its outputs come from."""
-    stored = nbformat.read(path, as_version=4).metadata.get("ibmd", {})
-    return stored.get("fingerprint") != fingerprint(path)
-
-
 def skip_unchanged(path: Path) -> None:
     every = os.environ.get("IBMD_EVERY_NOTEBOOK") == "1"
-    if not (every or path.stem == "quickstart" or has_changed(path)):
+    if not (every or path.stem == "quickstart" or changed(path)):
         pytest.skip("a notebook whose code has not changed since its outputs were stored; `make quick` runs every one")

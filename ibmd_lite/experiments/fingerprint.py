@@ -1,4 +1,4 @@
-"""What a notebook's outputs depend on, as one short word: its code and the package's code that it imports.
+"""What a notebook's outputs depend on, as two short words: its code and the package's code that it imports.
 
 Comments, docstrings and prose do not count, so that mending a sentence makes nothing stale. Imports nbformat.
 """
@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def fingerprint(notebook: Path) -> str:
-    """Twelve hexadecimal digits that change when the notebook's code or what it imports of the package changes."""
+    """CODE-PACKAGE: eight hexadecimal digits for the notebook's code, eight for what it imports of the package."""
     cells = nbformat.read(notebook, as_version=4).cells
     code = [
         cell.source for cell in cells if cell.cell_type == "code" and not SETUP & set(cell.metadata.get("tags", []))
@@ -27,10 +27,9 @@ def fingerprint(notebook: Path) -> str:
     seen: dict[Path, str] = {}
     for tree in trees:
         _follow(tree, seen)
-    digest = hashlib.sha256("\n".join(map(ast.dump, trees)).encode())
-    for path in sorted(seen):
-        digest.update(f"{path.relative_to(PACKAGE)} {seen[path]}".encode())
-    return digest.hexdigest()[:12]
+    own = "\n".join(map(ast.dump, trees))
+    package = "".join(f"{path.relative_to(PACKAGE)} {seen[path]}" for path in sorted(seen))
+    return "-".join(hashlib.sha256(part.encode()).hexdigest()[:8] for part in (own, package))
 
 
 def _follow(tree: ast.AST, seen: dict[Path, str]) -> None:

@@ -47,3 +47,13 @@ def test_words_and_strangers_do_not_change_it(project: Path) -> None:
     (project / "ibmd_lite" / "far.py").write_text('"""Far."""\n\nfar = 1\n')
     (project / "ibmd_lite" / "other.py").write_text("other = 2\n")
     assert fingerprint(project / "chapter.ipynb") == before
+
+
+def test_its_two_words_tell_the_notebook_from_the_package(project: Path) -> None:
+    code, package = fingerprint(project / "chapter.ipynb").split("-")
+    (project / "ibmd_lite" / "far.py").write_text("far = 2\n")
+    changed = fingerprint(project / "chapter.ipynb").split("-")
+    assert changed[0] == code
+    assert changed[1] != package
+    write(project, "from ibmd_lite.near import near\nnear() + 1")
+    assert fingerprint(project / "chapter.ipynb").split("-")[0] != code
