@@ -1,4 +1,4 @@
-"""Stored outputs are accepted after a change of the package, never after one of the notebook, and never without a reason."""
+"""Stored outputs are accepted after a change of the package, never after one of the notebook or without a reason."""
 
 from __future__ import annotations
 
