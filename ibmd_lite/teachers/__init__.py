@@ -1,0 +1,1 @@
+"""Public bridge teachers, and what a reader needs to bring one of their own."""
