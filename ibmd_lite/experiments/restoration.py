@@ -38,7 +38,18 @@ from ibmd_lite.sampling import DBIM, Markov, Step, sample
 from ibmd_lite.training import Draws, Settings, best_device, load_checkpoint, save_checkpoint
 from ibmd_lite.training.loop import Run
 
-__all__ = ["VARIABLE", "Experiment", "Method", "Restore", "Row", "best_walk", "fall", "looks"]
+__all__ = [
+    "VARIABLE",
+    "Experiment",
+    "Method",
+    "Precision",
+    "Restore",
+    "Row",
+    "best_walk",
+    "chosen_precision",
+    "fall",
+    "looks",
+]
 
 VARIABLE = "IBMD_RUNS"
 """The environment variable that names the folder in which unfinished work is kept; if not set, none is."""
@@ -106,7 +117,7 @@ class Experiment:
             raise ValueError(f"no task is called {name!r}; expected one of {', '.join(TASKS)}")
         self.name, self.task, self.size, self.seed = name, TASKS[name], size, seed
         self.device = best_device() if device is None else torch.device(device)
-        self.precision = _precision(precision, self.device)
+        self.precision = chosen_precision(precision, self.device)
         train, self.test, self.classifier, self.reference = _judged_by(size.data, size.side)
         self.folder = self._folder(folder)
         about = {"task": repr(self.task), "size": repr(replace(size, data=""))}  # images may lie elsewhere next time
@@ -350,7 +361,8 @@ def _judged_by(data: str, side: int) -> tuple[Images, Images, Classifier, Tensor
     return train, test, classifier, classifier.features(to_unit(train.pixels))
 
 
-def _precision(given: Precision, device: torch.device) -> Precision:
+def chosen_precision(given: Precision, device: torch.device) -> Precision:
+    """What ``"auto"`` means on a device."""
     if given != "auto":
         return given
     if device.type == "cuda":

@@ -1,0 +1,253 @@
+"""Every family of public teachers, at a reduced width on real images: trained, walked, distilled, compared.
+
+Lives here: `FAMILIES`, what each family restores here and how its authors walk it, and `FamilyRun`, whose finished parts
+are kept in a folder, as in ``restoration``.  Imports the method, the data, the teachers and the evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from ibmd_lite.bridges import Bridge
+from ibmd_lite.data import JPEG, Blur, Corrupted, Corruption, Images, Inpainting, Sketch, SuperResolution
+from ibmd_lite.data.decoding import to_unit
+from ibmd_lite.distillation import Distillation, DistillationSettings, Student
+from ibmd_lite.evaluation import frechet_distance
+from ibmd_lite.evaluation.classifier import CIFAR10, load_classifier
+from ibmd_lite.evaluation.gap import RefittedGap, refitted_gap
+from ibmd_lite.experiments.legs import claim, in_legs, write_json
+from ibmd_lite.experiments.restoration import Precision, chosen_precision
+from ibmd_lite.experiments.tasks import Mirrored
+from ibmd_lite.matching import TeacherTraining
+from ibmd_lite.model import BridgeModel, Source
+from ibmd_lite.sampling import DBIM, Hybrid, Markov, Step, karras_grid, sample
+from ibmd_lite.teachers.adm import ADM
+from ibmd_lite.teachers.families import build, published
+from ibmd_lite.teachers.guidance import Labelled
+from ibmd_lite.training import Draws, Settings, best_device
+
+__all__ = ["FAMILIES", "Budget", "EmptyHole", "Family", "FamilyRun"]
+
+SMALL: dict[str, Any] = {"width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,), "head": 32}
+JUDGED_AT = 32  # pixels a side, at which the classifier was trained
+
+
+@dataclass(frozen=True)
+class EmptyHole:
+    """A hole of zeros in place of noise, as DBIM's inpainting teacher has it: the variety must come from z."""
+
+    hole: Inpainting = Inpainting()  # noqa: RUF009 (frozen)
+
+    def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Source:
+        """The images outside the hole, and the mask."""
+        source = self.hole(x0, generator)
+        return replace(source, xT=x0 * (1 - source.mask))  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family: its network in small, what it restores here, and the walk that its authors take.
+
+    model: makes a fresh ``BridgeModel``.  intervals: of the walk.  noise_channels: of z, as many as the image has by
+    default.  labels: whether the classes are told.  steps: calls of the students.
+    """
+
+    model: Callable[[], BridgeModel]
+    corruption: Corruption
+    walk: Step
+    intervals: int = 50
+    input_layer: str = ADM.input_layer
+    noise_channels: int | None = None
+    labels: bool = False
+    steps: tuple[int, ...] = (1, 2)
+
+    def grid(self, bridge: Bridge) -> Tensor:
+        """Times of the walk: DDBM's own for its hybrid sampler, even ones for the others."""
+        return (karras_grid if isinstance(self.walk, Hybrid) else type(bridge).grid)(bridge, self.intervals)
+
+
+def _reduced(name: str, **changed: Any) -> Callable[[], BridgeModel]:
+    own = published(name)
+
+    def model() -> BridgeModel:
+        network = build(name, **SMALL, **changed)
+        return BridgeModel(network, own.bridge, conditional=own.conditional, prediction=own.prediction)
+
+    return model
+
+
+FAMILIES = {
+    "I2SB": Family(_reduced("i2sb-sr4x-pool"), SuperResolution(4, "pool"), Markov()),
+    "I2SB, ot-ode": Family(_reduced("i2sb-blur-gauss"), Blur(1.0), Markov()),
+    "I2SB, cond-x1": Family(_reduced("i2sb-conditional"), JPEG(10), Markov()),
+    "DDBM, VP": Family(_reduced("ddbm-edges2handbags"), Sketch(), Hybrid(), 18),
+    "DDBM, VE": Family(_reduced("ddbm-edges2handbags-ve"), Sketch(), Hybrid(), 18),
+    "DBIM": Family(_reduced("dbim-inpaint-center", labels=200), EmptyHole(), DBIM(), labels=True),
+    "BBDM": Family(_reduced("bbdm"), SuperResolution(4, "bicubic"), Markov()),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Of trainings and measurements.
+
+    measured: images that are answered and walked, for distances.  refits: longest refit of a gap, in updates.
+    """
+
+    teacher_updates: int = 1500
+    student_updates: int = 250
+    batch: int = 16
+    fake_updates: int = 2
+    rate: float = 3e-4
+    measured: int = 640
+    refits: int = 200
+    every: int = 50
+    precision: Precision = "auto"
+
+
+class FamilyRun:
+    """One family: its teacher, students of one call and a few, and how far each is from the teacher's long walk.
+
+    Args:
+        name: of a family in `FAMILIES`.
+        images, others: to learn from, and to measure on; of one side, and with classes.
+        folder: where finished parts are kept.
+
+    Raises:
+        ValueError: no such family; a folder that holds the work of other settings.
+    """
+
+    def __init__(self, name: str, images: Images, others: Images, budget: Budget, folder: Path, seed: int = 0) -> None:
+        if name not in FAMILIES:
+            raise ValueError(f"no family is called {name!r}; expected one of {', '.join(FAMILIES)}")
+        self.name, self.family, self.budget, self.seed = name, FAMILIES[name], budget, seed
+        self.folder = folder / name.replace(", ", "-").replace(" ", "-")
+        claim(self.folder, {"budget": repr(budget), "family": repr(self.family.corruption), "images": len(images)})
+        coupling = Labelled if self.family.labels else Corrupted
+        self.pairs = coupling(Mirrored(images), self.family.corruption)
+        first = torch.Generator().manual_seed(seed + 7)
+        _, source = coupling(others, self.family.corruption).draw(budget.measured, first)
+        self.measured = Source.of(source)
+        self.classifier = load_classifier(CIFAR10.weights)
+        self.device = best_device()
+        self.precision = chosen_precision(budget.precision, self.device)
+
+    def teacher(self) -> BridgeModel:
+        """The family's model, trained by bridge matching."""
+        budget = self.budget
+        torch.manual_seed(self.seed)
+        settings = Settings(
+            1e-3, betas=(0.9, 0.99), average=0.995, decay=budget.teacher_updates, seed=self.seed, precision=self.precision
+        )
+        run = TeacherTraining(self.family.model(), settings, device=self.device)
+        stream = Draws(self.pairs.draw, budget.batch, self.seed)
+        in_legs(run, stream, [budget.teacher_updates], self.folder / "teacher", dict, every=budget.every)
+        return run.teacher
+
+    def fresh(self, teacher: BridgeModel, steps: int) -> Student:
+        """A student that is not distilled yet."""
+        torch.manual_seed(self.seed)
+        own = self.family
+        return Student.of(teacher, steps=steps, noise_channels=own.noise_channels, input_layer=own.input_layer)
+
+    def student(self, teacher: BridgeModel, steps: int) -> Student:
+        """A student of so many calls, from sources alone."""
+        budget = self.budget
+        shared: dict[str, Any] = {
+            "betas": (0.0, 0.999),
+            "seed": self.seed,
+            "decay": budget.student_updates,
+            "precision": self.precision,
+        }
+        settings = DistillationSettings(
+            generator=Settings(budget.rate, average=0.98, **shared),
+            fake=Settings(2 * budget.rate, average=None, **shared),
+            fake_updates=budget.fake_updates,
+            weight=teacher.output_weight,
+        )
+        run = Distillation(teacher, self.fresh(teacher, steps), settings=settings, device=self.device)
+        stream = Draws(self.pairs.sources, budget.batch, self.seed + 1)
+        in_legs(run, stream, [budget.student_updates], self.folder / f"student-{steps}", dict, every=budget.every)
+        return run.student
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each student: distances to the teacher's long walk, and refitted gaps; kept."""
+        teacher = self.teacher()
+        walked = self.walk(teacher, self.family.grid(teacher.bridge), self.family.walk, 1)
+        again = self.walk(teacher, self.family.grid(teacher.bridge), self.family.walk, 2)
+        rows = []
+        for steps in self.family.steps:
+            student = self.student(teacher, steps)
+            short = self.walk(teacher, teacher.bridge.grid(steps), Markov(), 3)
+            before, after = (self.gap(teacher, each) for each in (self.fresh(teacher, steps), student))
+            rows.append(
+                {
+                    "family": self.name,
+                    "task": repr(self.family.corruption),
+                    "NFE of the walk": walked[1],
+                    "NFE": steps,
+                    "floor": frechet_distance(again[0], walked[0]),
+                    "teacher": frechet_distance(short[0], walked[0]),
+                    "student": frechet_distance(self.answers(student), walked[0]),
+                    "gap before": before.gap,
+                    "gap": after.gap,
+                }
+            )
+        write_json(self.folder / "rows.json", rows)
+        return rows
+
+    @torch.no_grad()
+    def walk(self, teacher: BridgeModel, grid: Tensor, step: Step, seed: int) -> tuple[Float[Tensor, "n features"], int]:
+        """Features of the teacher's answers, and the calls that they took."""
+        generator = torch.Generator(self.device).manual_seed(self.seed + seed)
+        with self.autocast():
+            done = [sample(teacher, batch, grid, step, generator=generator) for batch in self.batches()]
+        return self.features(torch.cat([each.x0 for each in done])), done[0].nfe
+
+    @torch.no_grad()
+    def answers(self, student: Student) -> Float[Tensor, "n features"]:
+        """Features of the student's answers."""
+        generator = torch.Generator(self.device).manual_seed(self.seed + 4)
+        with self.autocast():
+            done = [student(batch, generator=generator) for batch in self.batches()]
+        return self.features(torch.cat(done))
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the trainings."""
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+    def features(self, x0: Tensor) -> Float[Tensor, "n features"]:
+        """Of images of any size, in the classifier's eyes."""
+        x0 = x0.float().cpu().clamp(-1, 1)
+        return self.classifier.features(functional.interpolate(x0, size=(JUDGED_AT, JUDGED_AT)))
+
+    def gap(self, teacher: BridgeModel, student: Student) -> RefittedGap:
+        """The refitted gap on images that no training saw, in units of the network's own output."""
+        budget = self.budget
+        return refitted_gap(
+            teacher,
+            student,
+            Draws(self.pairs.sources, budget.batch, self.seed + 2),
+            self.batches()[:5],
+            settings=Settings(1e-3, betas=(0.9, 0.999), average=0.99, precision=self.precision),
+            weight=teacher.output_weight,
+            every=50,
+            patience=2,
+            longest=budget.refits,
+        )
+
+    def batches(self, size: int = 100) -> list[Source]:
+        """The sources that are measured on."""
+        parts = [slice(k, k + size) for k in range(0, len(self.measured.xT), size)]
+        names = ("xT", "mask", "label")
+        given = {name: getattr(self.measured, name) for name in names if getattr(self.measured, name) is not None}
+        return [Source(**{name: value[rows] for name, value in given.items()}).to(self.device) for rows in parts]
