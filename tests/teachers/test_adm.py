@@ -31,7 +31,10 @@ def full_of(name):
     return FULL[max((known for known in FULL if name.startswith(known)), key=len)]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+ALIKE = {own.network: name for name, own in PUBLISHED.items()}  # one preset of every architecture
+
+
+@pytest.mark.parametrize("name", ALIKE.values())
 def test_published_names_shapes_and_order(name):
     with torch.device("meta"):
         network = build(name)
@@ -40,6 +43,11 @@ def test_published_names_shapes_and_order(name):
     assert names == expected(*sizes, **rest)
     assert [key for key, _ in network.named_parameters()] == list(expected(*sizes, **rest))
     assert sum(value.numel() for value in network.parameters()) == count
+
+
+def test_every_preset_is_of_a_family_checked_above():
+    for name, own in PUBLISHED.items():
+        assert full_of(name) == full_of(ALIKE[own.network])
 
 
 def test_known_counts():
