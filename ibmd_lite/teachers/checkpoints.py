@@ -63,8 +63,13 @@ def read_teacher(path: str | os.PathLike, *, weights: Literal["ema", "raw"] = "e
 
 def _unpickled(path: Path) -> Any:
     """A file of torch.save; of a zipped one only what is used is ever read, so an optimiser in it costs nothing."""
+    zipped = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        pickled = file.read(1) == b"\x80"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        if not zipped and not pickled:
+            raise EOFError("neither a zip archive nor a pickle")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
@@ -73,7 +78,9 @@ def _unpickled(path: Path) -> Any:
             "If you trust whoever made it, save its tensors alone, with safetensors"
         ) from error
     except Exception as error:  # what a broken file raises depends on where it breaks off
-        raise ValueError(f"{path} is no readable checkpoint (truncated, or of another kind); fetch it again") from error
+        raise ValueError(
+            f"{path} is no readable checkpoint (truncated, a page of a web site, or of another kind); fetch it again"
+        ) from error
 
 
 def _i2sb(path: Path, found: Mapping[str, Any], weights: str) -> State:
