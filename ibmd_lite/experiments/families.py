@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from ibmd_lite.bridges import Bridge
 from ibmd_lite.data import JPEG, Blur, Corrupted, Corruption, Images, Inpainting, Sketch, SuperResolution
-from ibmd_lite.data.decoding import to_unit
 from ibmd_lite.distillation import Distillation, DistillationSettings, Student
 from ibmd_lite.evaluation import frechet_distance
 from ibmd_lite.evaluation.classifier import CIFAR10, load_classifier
@@ -145,7 +144,12 @@ class FamilyRun:
         budget = self.budget
         torch.manual_seed(self.seed)
         settings = Settings(
-            1e-3, betas=(0.9, 0.99), average=0.995, decay=budget.teacher_updates, seed=self.seed, precision=self.precision
+            1e-3,
+            betas=(0.9, 0.99),
+            average=0.995,
+            decay=budget.teacher_updates,
+            seed=self.seed,
+            precision=self.precision,
         )
         run = TeacherTraining(self.family.model(), settings, device=self.device)
         stream = Draws(self.pairs.draw, budget.batch, self.seed)
@@ -205,7 +209,9 @@ class FamilyRun:
         return rows
 
     @torch.no_grad()
-    def walk(self, teacher: BridgeModel, grid: Tensor, step: Step, seed: int) -> tuple[Float[Tensor, "n features"], int]:
+    def walk(
+        self, teacher: BridgeModel, grid: Tensor, step: Step, seed: int
+    ) -> tuple[Float[Tensor, "n features"], int]:
         """Features of the teacher's answers, and the calls that they took."""
         generator = torch.Generator(self.device).manual_seed(self.seed + seed)
         with self.autocast():
