@@ -1,7 +1,7 @@
 """Every family of public teachers, at a reduced width on real images: trained, walked, distilled, compared.
 
-Lives here: `FAMILIES`, what each family restores here and how its authors walk it, and `FamilyRun`, whose finished parts
-are kept in a folder, as in ``restoration``.  Imports the method, the data, the teachers and the evaluation.
+Lives here: `FAMILIES`, what each family restores here and how its authors walk it, and `FamilyRun`, whose finished
+parts are kept in a folder, as in ``restoration``.  Imports the method, the data, the teachers and the evaluation.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``load_teacher("i2sb-sr4x-bicubic", "latest.pt")`` is a frozen ``BridgeModel``, ready for ``Student.of(teacher,
 input_layer=ADM.input_layer)``.  ``adm`` holds the network, ``checkpoints`` the files, ``families`` the presets,
-``guidance`` and ``steps`` turn the knob of a class or of xT, ``several`` has what is made of several teachers of one task.
+``guidance`` and ``steps`` turn the knob of a class or of xT, ``several`` combines teachers of one task.
 Imports the method, the time embedding and the training files.
 """
 
