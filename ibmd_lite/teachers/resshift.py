@@ -1,0 +1,129 @@
+"""ResShift's published models: their networks, what those predict from which input, their bridges and files.
+
+All of them work on codes of a VQ autoencoder, which have a variance of about 1: states and xT are codes, and beside the
+state the network sees the low-quality image itself.  The autoencoder is no part of this module; ``load_resshift`` gives
+the network with its bridge and prediction type.
+
+Facts read in zsyOAOA/ResShift (models/gaussian_diffusion.py, configs/*.yaml, app.py, utils/util_net.py) and in copies
+of its sampler.py.  Imports torch, jaxtyping, ``bridges``, ``model`` and its neighbours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ibmd_lite.bridges import Bridge, ResShift
+from ibmd_lite.model import BridgeModel, Scalings
+from ibmd_lite.teachers.checkpoints import fill, read_teacher
+from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet
+
+__all__ = ["RESSHIFT", "PublishedResShift", "ResShiftX0", "load_resshift"]
+
+
+@dataclass(frozen=True)
+class ResShiftX0:
+    """The network predicts x0 from a scaled state; time k of the bridge is its index k - 1.
+
+    With c^2 = kappa^2 eta the state is divided by sqrt(c^2 + 1) for "codes" (data of variance 1), by 3 c + 1 for
+    "pixels" (data in [-1, 1], with three standard deviations of noise), by 1 for "raw" states (ResShift's
+    ``normalize_input: False``).  Every published model is for codes.  A saved model does not know this class:
+    load(path, network, prediction=ResShiftX0()).
+    """
+
+    states: Literal["codes", "pixels", "raw"] = "codes"
+
+    def __post_init__(self) -> None:
+        if self.states not in ("codes", "pixels", "raw"):
+            raise ValueError(f"states must be 'codes', 'pixels' or 'raw', got {self.states!r}")
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        if not isinstance(bridge, ResShift):
+            raise ValueError(f"ResShiftX0 counts the steps of a ResShift bridge, got {bridge}; use X0()")
+        c, one = bridge.coefficients(t)[2], torch.ones_like(t)
+        divisor = {"codes": (c.square() + 1).sqrt(), "pixels": 3 * c + 1, "raw": one}[self.states]
+        return Scalings(0 * one, one, divisor.reciprocal(), (t - 1).clamp_min(0))
+
+
+NETWORK = SwinArchitecture()
+FOUR_STEPS = ResShift(kappa=2.0, steps=4, min_noise_level=0.2)
+FIFTEEN_STEPS = ResShift(kappa=2.0, steps=15, min_noise_level=0.04)
+ON_CODES = ResShiftX0()
+
+
+@dataclass(frozen=True)
+class PublishedResShift:
+    """One published model; images in [-1, 1].
+
+    enlarged : how much larger, by bicubic interpolation, the low-quality image is before it is encoded into xT
+    autoencoder : the file of the VQ autoencoder that codes are of
+    file : under which name the weights are published; both lie in the project's release v2.0
+    """
+
+    task: str
+    file: str
+    autoencoder: str = "autoencoder_vq_f4.pth"
+    network: SwinArchitecture = NETWORK
+    bridge: ResShift = FOUR_STEPS
+    enlarged: int = 4
+    prediction: ResShiftX0 = ON_CODES
+    licence: str = "S-Lab License 1.0, non-commercial"
+
+
+REAL = PublishedResShift("4x super-resolution of real photographs", "resshift_realsrx4_s4_v3.pth")
+OLDER = replace(REAL, bridge=FIFTEEN_STEPS)
+HOLES = PublishedResShift(
+    "inpainting; the fourth channel of the image is its mask, 1 in the hole and -1 elsewhere",
+    "resshift_inpainting_imagenet_s4.pth",
+    network=SwinArchitecture(condition_channels=4, condition_size=256),
+    enlarged=1,
+)
+RESSHIFT: Mapping[str, PublishedResShift] = MappingProxyType(
+    {
+        "resshift-real": REAL,
+        "resshift-real-v2": replace(OLDER, file="resshift_realsrx4_s15_v2.pth"),
+        "resshift-real-v1": replace(OLDER, file="resshift_realsrx4_s15_v1.pth"),
+        "resshift-bicubic": PublishedResShift("4x super-resolution, bicubic filter", "resshift_bicsrx4_s4.pth"),
+        "resshift-inpaint": HOLES,
+        "resshift-inpaint-face": replace(
+            HOLES, file="resshift_inpainting_face_s4.pth", autoencoder="celeba256_vq_f4_dim3_face.pth"
+        ),
+        "resshift-face": PublishedResShift(
+            "blind restoration of faces",
+            "resshift_faceir_s4.pth",
+            "ffhq512_vq_f8_dim8_face.pth",
+            SwinArchitecture(channels=8, condition_size=512),
+            enlarged=1,
+        ),
+    }
+)
+
+
+def load_resshift(name: str, path: str | os.PathLike) -> BridgeModel:
+    """The published model of a checkpoint that you fetched, frozen and in evaluation mode, on codes.
+
+    Called as model(xt, t, image).  For super-resolution image and code have one shape; for the others they have not,
+    and the caller scales the state and calls ``model.network`` itself (``model.prediction`` says how).
+
+    Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.
+    """
+    if name not in RESSHIFT:
+        raise ValueError(f"no published model is called {name!r}; known are {', '.join(RESSHIFT)}")
+    own = RESSHIFT[name]
+    with torch.device("meta"):
+        network = SwinUNet(own.network)
+    fill(network, {_bare(key): value for key, value in read_teacher(path).items()})
+    model = BridgeModel(network, own.bridge, conditional=True, prediction=own.prediction)
+    return model.requires_grad_(False).eval()
+
+
+def _bare(name: str) -> str:
+    """Without what training on several devices and compiling put before every name."""
+    return name.removeprefix("module.").removeprefix("_orig_mod.")
