@@ -1,11 +1,12 @@
 """ResShift's published models: their networks, what those predict from which input, their bridges and files.
 
-All of them work on codes of a VQ autoencoder, which have a variance of about 1: states and xT are codes, and beside the
-state the network sees the low-quality image itself.  The autoencoder is no part of this module; ``load_resshift`` gives
-the network with its bridge and prediction type.
+All of them work on codes of a VQ autoencoder, which have a variance of about 1: the bridge ends at the code of the
+enlarged low-quality image, and beside the state the network sees that image itself, not its code.  Here the image rides
+along with the code, ``beside(code, image)``, as channels that no step changes.  The autoencoder is no part of this
+module.
 
 Facts read in zsyOAOA/ResShift (models/gaussian_diffusion.py, configs/*.yaml, app.py, utils/util_net.py) and in copies
-of its sampler.py.  Imports torch, jaxtyping, ``bridges``, ``model`` and its neighbours.
+of its sampler.py.  Imports torch, jaxtyping, ``bridges``, ``model``, ``student`` and its neighbours.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from ibmd_lite.bridges import Bridge, ResShift
-from ibmd_lite.model import BridgeModel, Scalings
+from ibmd_lite.model import BridgeModel, Scalings, add_noise_input
+from ibmd_lite.student import Student
 from ibmd_lite.teachers.checkpoints import fill, read_teacher
 from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet
 
-__all__ = ["RESSHIFT", "PublishedResShift", "ResShiftX0", "load_resshift"]
+__all__ = ["RESSHIFT", "CodesBesideImages", "PublishedResShift", "ResShiftX0", "beside", "load_resshift", "student_of"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,82 @@ class ResShiftX0:
         c, one = bridge.coefficients(t)[2], torch.ones_like(t)
         divisor = {"codes": (c.square() + 1).sqrt(), "pixels": 3 * c + 1, "raw": one}[self.states]
         return Scalings(0 * one, one, divisor.reciprocal(), (t - 1).clamp_min(0))
+
+
+def beside(
+    code: Float[Tensor, "batch features rows columns"], image: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, "batch all rows columns"]:
+    """xT of a ResShift model: the code, then the image that it is of, its pixels parted onto the codes' grid.
+
+    Raises ValueError for an image that is not the codes' size times a whole number, the same in both directions.
+    """
+    (rows, columns), (height, width) = code.shape[2:], image.shape[2:]
+    larger = height // rows
+    if len(code) != len(image) or larger < 1 or (height, width) != (larger * rows, larger * columns):
+        raise ValueError(
+            f"the image {tuple(image.shape)} does not lie over the code {tuple(code.shape)}: expected as many of them, "
+            "and sides that are the code's times one whole number"
+        )
+    return torch.cat([code, functional.pixel_unshuffle(image, larger)], 1)
+
+
+class CodesBesideImages(nn.Module):
+    """``SwinUNet`` on what ``beside`` makes: ``(xt, time, xT) -> x0``, all of one shape, or xt with noise after it.
+
+    The network sees the code in xt and the image in xT, and the image is handed on as its own x0.  The bridge's noise
+    on the image's channels is never looked at, and both losses are zero there.
+    """
+
+    input_layer = f"network.{SwinUNet.input_layer}"
+    conditional = True
+
+    def __init__(self, network: SwinUNet) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def channels(self) -> int:
+        """Of a code with its image."""
+        own = self.network.architecture
+        return own.channels + own.condition_channels * 4**own.halvings
+
+    def forward(
+        self,
+        xt: Float[Tensor, "batch inputs rows columns"],
+        time: Float[Tensor, "batch"],
+        xT: Float[Tensor, "batch all rows columns"] | None = None,
+    ) -> Float[Tensor, "batch all rows columns"]:
+        """Raises ValueError for an xT that is missing or has other channels than ``channels``."""
+        own = self.network.architecture
+        if xT is None or xT.shape[1] != self.channels:
+            raise ValueError(
+                f"xT is {'missing' if xT is None else tuple(xT.shape)}; expected {self.channels} channels: "
+                "beside(code, image)"
+            )
+        carried = xT[:, own.channels :]
+        state = torch.cat([xt[:, : own.channels], xt[:, self.channels :]], 1)
+        code = self.network(state, time, functional.pixel_shuffle(carried, 2**own.halvings))
+        return torch.cat([code, carried], 1)
+
+
+def student_of(teacher: BridgeModel, *, steps: int = 1, noise_channels: int | None = None) -> Student:
+    """As ``Student.of``, which cannot tell code, noise and image apart in the first layer of a ResShift network.
+
+    noise_channels: by default as many as a code has.  The student is loaded as any other: Student.load(path,
+    CodesBesideImages(...), input_layer=CodesBesideImages.input_layer, prediction=ResShiftX0()).
+    """
+    network = teacher.network
+    if not isinstance(network, CodesBesideImages):
+        raise TypeError(
+            f"the teacher's network must be CodesBesideImages, got {type(network).__name__}; use Student.of"
+        )
+    codes = network.network.architecture.channels
+    noise_channels = codes if noise_channels is None else noise_channels
+    if noise_channels < 0:
+        raise ValueError(f"noise_channels must be 0 or more, got {noise_channels}")
+    widened = add_noise_input(network, codes, noise_channels, network.input_layer).requires_grad_(True)
+    model = BridgeModel(widened, **teacher.form._asdict())
+    return Student(model, network.channels, noise_channels, teacher.bridge.grid(steps)).eval()
 
 
 NETWORK = SwinArchitecture()
@@ -107,10 +186,10 @@ RESSHIFT: Mapping[str, PublishedResShift] = MappingProxyType(
 
 
 def load_resshift(name: str, path: str | os.PathLike) -> BridgeModel:
-    """The published model of a checkpoint that you fetched, frozen and in evaluation mode, on codes.
+    """The published model of a checkpoint that you fetched, frozen and in evaluation mode: ``model(xt, t, xT)``.
 
-    Called as model(xt, t, image).  For super-resolution image and code have one shape; for the others they have not,
-    and the caller scales the state and calls ``model.network`` itself (``model.prediction`` says how).
+    xT is ``beside(code, image)``: the image in [-1, 1], and the code of that image ``enlarged``; x0 comes in its first
+    channels.  ``student_of(model)`` makes the student.
 
     Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.
     """
@@ -120,7 +199,7 @@ def load_resshift(name: str, path: str | os.PathLike) -> BridgeModel:
     with torch.device("meta"):
         network = SwinUNet(own.network)
     fill(network, {_bare(key): value for key, value in read_teacher(path).items()})
-    model = BridgeModel(network, own.bridge, conditional=True, prediction=own.prediction)
+    model = BridgeModel(CodesBesideImages(network), own.bridge, conditional=True, prediction=own.prediction)
     return model.requires_grad_(False).eval()
 
 

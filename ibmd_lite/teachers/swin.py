@@ -102,13 +102,11 @@ class SwinArchitecture:
 class SwinUNet(nn.Module):
     """The network ``(xt, time, xT) -> output``, the output shaped like one state.
 
-    xT is what the network sees of the source, the low-quality image in [-1, 1]: always an image, even where states are
-    codes of a latent space and the bridge ends at the code of the enlarged image.  For inpainting, its mask is the
-    fourth channel, 1 where the image is unknown and -1 elsewhere.  A network without such an image was not published.
+    xT is the low-quality image in [-1, 1]: always an image, even where states are codes of a latent space, and then not
+    the end of the bridge (``resshift.CodesBesideImages`` takes care of that).  For inpainting, its mask is the fourth
+    channel, 1 where the image is unknown and -1 elsewhere.  A network without such an image was not published.
 
-    A student widens its first layer, ``Student.of(teacher, input_layer=SwinUNet.input_layer)``; where the low-quality
-    image is larger than a state, that layer sees features of it and ``Student.of`` cannot tell the channels apart:
-    call ``Student(...)`` with ``add_noise_input(network, channels, noise_channels, SwinUNet.input_layer)``.
+    A student of images widens its first layer, ``Student.of(teacher, input_layer=SwinUNet.input_layer)``.
     """
 
     input_layer = "input_blocks.0.0"
