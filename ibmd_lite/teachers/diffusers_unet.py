@@ -86,7 +86,10 @@ class DiffusersUNet(nn.Module):
         unknown = config.keys() - inspect.signature(UNet2DModel.__init__).parameters.keys()
         if unknown:
             raise ValueError(f"{folder / CONFIG} holds {sorted(unknown)}, which this version of diffusers ignores")
-        unet: Any = UNet2DModel(**config)
+        try:
+            unet: Any = UNet2DModel(**config)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ValueError(f"{folder / CONFIG} makes no U-Net: {error}") from error
         state = {_renamed(name): weight for name, weight in state.items()}
         check_state(unet, state)
         unet.load_state_dict(state)

@@ -6,7 +6,8 @@ along with the code, ``beside(code, image)``, as channels that no step changes. 
 module.
 
 Facts read in zsyOAOA/ResShift (models/gaussian_diffusion.py, configs/*.yaml, app.py, utils/util_net.py) and in copies
-of its sampler.py.  Imports torch, jaxtyping, ``bridges``, ``model``, ``student`` and its neighbours.
+of its sampler.py.  Imports torch, jaxtyping, ``bridges``, ``model``, ``student``, the training files and its
+neighbours.
 """
 
 from __future__ import annotations
@@ -23,12 +24,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ibmd_lite.bridges import Bridge, ResShift
-from ibmd_lite.model import BridgeModel, Scalings, add_noise_input
+from ibmd_lite.model import BridgeModel, Scalings, add_noise_input, form_of
 from ibmd_lite.student import Student
 from ibmd_lite.teachers.checkpoints import fill, read_teacher
 from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet
+from ibmd_lite.training.files import load_weights, read_weights
 
-__all__ = ["RESSHIFT", "CodesBesideImages", "PublishedResShift", "ResShiftX0", "beside", "load_resshift", "student_of"]
+__all__ = [
+    "RESSHIFT",
+    "CodesBesideImages",
+    "PublishedResShift",
+    "ResShiftX0",
+    "beside",
+    "load_resshift",
+    "load_student",
+    "student_of",
+]
 
 
 @dataclass(frozen=True)
@@ -114,8 +125,7 @@ class CodesBesideImages(nn.Module):
 def student_of(teacher: BridgeModel, *, steps: int = 1, noise_channels: int | None = None) -> Student:
     """As ``Student.of``, which cannot tell code, noise and image apart in the first layer of a ResShift network.
 
-    noise_channels: by default as many as a code has.  The student is loaded as any other: Student.load(path,
-    CodesBesideImages(...), input_layer=CodesBesideImages.input_layer, prediction=ResShiftX0()).
+    noise_channels: by default as many as a code has.  ``load_student`` reads what its ``save`` wrote.
     """
     network = teacher.network
     if not isinstance(network, CodesBesideImages):
@@ -129,6 +139,22 @@ def student_of(teacher: BridgeModel, *, steps: int = 1, noise_channels: int | No
     widened = add_noise_input(network, codes, noise_channels, network.input_layer).requires_grad_(True)
     model = BridgeModel(widened, **teacher.form._asdict())
     return Student(model, network.channels, noise_channels, teacher.bridge.grid(steps)).eval()
+
+
+def load_student(path: str | os.PathLike, network: CodesBesideImages, prediction: ResShiftX0 | None = None) -> Student:
+    """The student of a file that ``save`` wrote.  network: one as the teacher's, its weights do not matter.
+
+    prediction: only needed where it was not for codes.  Raises ValueError for a file of anything else.
+    """
+    about, _ = read_weights(path)
+    try:
+        form = form_of(about, prediction=prediction or ResShiftX0())
+        steps, noise_channels = len(about["grid"]) - 1, about["noise_channels"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no student: {error}; write it with student.save(path)") from error
+    student = student_of(BridgeModel(network, **form._asdict()), steps=steps, noise_channels=noise_channels)
+    load_weights(path, student)
+    return student
 
 
 NETWORK = SwinArchitecture()

@@ -169,6 +169,9 @@ def test_broken_folders(folder: Path) -> None:
     settings_in(folder, block_out_channels=[8, 24])
     with pytest.raises(ValueError, match="of another architecture"):
         read(folder)
+    settings_in(folder, down_block_types=["DownBlock2D", "NoSuchBlock"])
+    with pytest.raises(ValueError, match="makes no U-Net: NoSuchBlock"):
+        read(folder)
     settings_in(folder, some_new_setting=1)
     with pytest.raises(ValueError, match="some_new_setting"):
         read(folder)

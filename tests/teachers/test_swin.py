@@ -16,7 +16,15 @@ from ibmd_lite.distillation import Distillation, DistillationSettings
 from ibmd_lite.model import BridgeModel
 from ibmd_lite.sampling import Markov, sample
 from ibmd_lite.student import Student
-from ibmd_lite.teachers.resshift import RESSHIFT, CodesBesideImages, ResShiftX0, beside, load_resshift, student_of
+from ibmd_lite.teachers.resshift import (
+    RESSHIFT,
+    CodesBesideImages,
+    ResShiftX0,
+    beside,
+    load_resshift,
+    load_student,
+    student_of,
+)
 from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet, _SwinBlock, shift_mask
 from ibmd_lite.training.learner import Settings
 
@@ -309,36 +317,37 @@ def test_the_network_finds_code_image_and_noise(case: str) -> None:
 
     teacher = BridgeModel(wrapped, ResShift(steps=4), conditional=True, prediction=ResShiftX0())
     wide = student_of(teacher).model.network.double().requires_grad_(False)
+    z = wave(2, 3, 16, 16, phase=0.4)
+    torch.testing.assert_close(wide(torch.cat([xt, z], 1), time, xT), expected)  # it starts as the teacher
     layer = wide.get_submodule(CodesBesideImages.input_layer)
     layer.weight[:, 3:6] = torch.randn(layer.weight[:, 3:6].shape, dtype=torch.float64)
-    z = wave(2, 3, 16, 16, phase=0.4)
     expected = wide.network(torch.cat([state, z], 1), time, image)
     found = wide(torch.cat([xt, z], 1), time, xT)
     torch.testing.assert_close(found[:, :3], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_student_on_codes(tmp_path: Path) -> None:
-    own = CASES["inpainting"]
+    """As for faces: codes of 8 channels, the image 8 times larger, in more channels than the first layer sees."""
+    own = replace(SMALL, channels=8, condition_size=128)
     bridge = ResShift(steps=4, min_noise_level=0.2)
     network = CodesBesideImages(filled(own).float())
     teacher = BridgeModel(network, bridge, conditional=True, prediction=ResShiftX0())
-    xT = beside(wave(2, 3, 16, 16, phase=0.5).float(), wave(2, 4, 64, 64, phase=0.9).float())
+    xT = beside(wave(2, 8, 16, 16, phase=0.5).float(), wave(2, 3, 128, 128, phase=0.9).float())
     settings = DistillationSettings(
         generator=Settings(1e-3, average=None), fake=Settings(1e-3, average=None), fake_updates=1
     )
-    run = Distillation(teacher, student_of(teacher), settings=settings, device="cpu")
+    run = Distillation(teacher, student_of(teacher, steps=2), settings=settings, device="cpu")
     (record,) = run.updates([xT] * 2, 1)
     assert record.gap > 0
     x0 = run.student(xT, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(x0[:, 3:], xT[:, 3:]), "the image is handed on"
-    run.student.save(tmp_path / "student.safetensors")
-    loaded = Student.load(
-        tmp_path / "student.safetensors",
-        CodesBesideImages(SwinUNet(own)),
-        input_layer=CodesBesideImages.input_layer,
-        prediction=ResShiftX0(),
-    )
+    assert torch.equal(x0[:, 8:], xT[:, 8:]), "the image is handed on"
+    path = tmp_path / "student.safetensors"
+    run.student.save(path)
+    loaded = load_student(path, CodesBesideImages(SwinUNet(own)))
     assert torch.equal(loaded(xT, generator=torch.Generator().manual_seed(2)), x0)
+    teacher.save(path)
+    with pytest.raises(ValueError, match="holds no student: 'grid'"):
+        load_student(path, CodesBesideImages(SwinUNet(own)))
 
 
 def test_codes_and_images_that_do_not_fit() -> None:
