@@ -24,7 +24,7 @@ from ibmd_lite.networks.embedding import time_embedding
 __all__ = ["ADM", "Architecture"]
 
 Layer = TypeVar("Layer", bound=nn.Module)
-GROUPS = 32  # of every GroupNorm
+GROUPS = 32  # of every GroupNorm, whose statistics torch takes in single precision whatever the network's own
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ADM(nn.Module):
                 features = wide
         self.output_blocks = nn.ModuleList(up)
         self.out = nn.Sequential(
-            _GroupNorm(GROUPS, features), nn.SiLU(), _zeroed(nn.Conv2d(finest, own.channels, 3, padding=1))
+            nn.GroupNorm(GROUPS, features), nn.SiLU(), _zeroed(nn.Conv2d(finest, own.channels, 3, padding=1))
         )
 
     def _stage(self, features: int, wide: int, factor: int) -> list[nn.Module]:
@@ -214,16 +214,6 @@ class ADM(nn.Module):
             )
 
 
-class _GroupNorm(nn.GroupNorm):
-    """Group normalisation in single precision, or better, whatever the network's."""
-
-    def forward(self, h: Tensor) -> Tensor:
-        if h.dtype not in (torch.float16, torch.bfloat16):
-            return super().forward(h)
-        weight, bias = self.weight.float(), self.bias.float()
-        return functional.group_norm(h.float(), self.num_groups, weight, bias, self.eps).to(h.dtype)
-
-
 class _Block(nn.Module):
     """``skip(h) + conv(silu(norm(conv(silu(norm(h)))) (1 + scale) + shift))``, scale and shift from the time.
 
@@ -234,10 +224,12 @@ class _Block(nn.Module):
     def __init__(self, features: int, wide: int, embedded: int, dropout: float, to: Literal["down", "up", ""] = ""):
         super().__init__()
         self.to_size = to
-        self.in_layers = nn.Sequential(_GroupNorm(GROUPS, features), nn.SiLU(), nn.Conv2d(features, wide, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(GROUPS, features), nn.SiLU(), nn.Conv2d(features, wide, 3, padding=1)
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedded, 2 * wide))
         self.out_layers = nn.Sequential(
-            _GroupNorm(GROUPS, wide), nn.SiLU(), nn.Dropout(dropout), _zeroed(nn.Conv2d(wide, wide, 3, padding=1))
+            nn.GroupNorm(GROUPS, wide), nn.SiLU(), nn.Dropout(dropout), _zeroed(nn.Conv2d(wide, wide, 3, padding=1))
         )
         self.skip_connection = nn.Identity() if wide == features else nn.Conv2d(features, wide, 1)
 
@@ -264,7 +256,7 @@ class _Attention(nn.Module):
         super().__init__()
         conv = nn.Conv1d if architecture.attention_axes == 1 else nn.Conv2d
         self.head, self.order = architecture.head, architecture.order
-        self.norm = _GroupNorm(GROUPS, features)
+        self.norm = nn.GroupNorm(GROUPS, features)
         self.qkv = conv(features, 3 * features, 1)
         self.proj_out = _zeroed(conv(features, features, 1))
 

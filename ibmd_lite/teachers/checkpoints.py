@@ -10,6 +10,7 @@ Facts read in NVlabs/I2SB (i2sb/runner.py), fadel/pytorch_ema, alexzhou907/DDBM,
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -62,16 +63,24 @@ def read_teacher(path: str | os.PathLike, *, weights: Literal["ema", "raw"] = "e
 
 def _unpickled(path: Path) -> Any:
     """A file of torch.save; of a zipped one only what is used is ever read, so an optimiser in it costs nothing."""
+    zipped = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        pickled = file.read(1) == b"\x80"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # what a broken file raises depends on where it breaks off
+        if not zipped and not pickled:
+            raise EOFError("neither a zip archive nor a pickle")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if wanted:
-            raise ValueError(
-                f"{path} was refused: it is a pickle that wants to run {wanted.group(1)}, and nothing of a checkpoint "
-                "is run here. Use it only if you trust whoever made it: save its tensors alone, with safetensors"
-            ) from error
-        raise ValueError(f"{path} is no readable checkpoint (truncated, or of another kind); fetch it again") from error
+        raise ValueError(
+            f"{path} was refused: it is a pickle of more than tensors and plain values"
+            f"{f', which wants to run {wanted.group(1)}' if wanted else ''}; nothing in a checkpoint is ever run here. "
+            "If you trust whoever made it, save its tensors alone, with safetensors"
+        ) from error
+    except Exception as error:  # what a broken file raises depends on where it breaks off
+        raise ValueError(
+            f"{path} is no readable checkpoint (truncated, a page of a web site, or of another kind); fetch it again"
+        ) from error
 
 
 def _i2sb(path: Path, found: Mapping[str, Any], weights: str) -> State:
