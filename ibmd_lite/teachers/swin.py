@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ibmd_lite.networks.embedding import time_embedding
-from ibmd_lite.teachers.adm import GROUPS, _Block, _GroupNorm
+from ibmd_lite.teachers.adm import GROUPS, _Block
 
 __all__ = ["SwinArchitecture", "SwinUNet", "shift_mask"]
 
@@ -145,7 +145,7 @@ class SwinUNet(nn.Module):
                     up[-1].append(_up(wide))
         self.output_blocks = nn.ModuleList(up)
         self.out = nn.Sequential(
-            _GroupNorm(GROUPS, features), nn.SiLU(), nn.Conv2d(levels[0], own.channels, 3, padding=1)
+            nn.GroupNorm(GROUPS, features), nn.SiLU(), nn.Conv2d(levels[0], own.channels, 3, padding=1)
         )
 
     def forward(
@@ -236,9 +236,9 @@ class _SwinBlock(nn.Module):
         size, width = own.size >> level, own.swin_width
         self.window = own.window_at(level)
         self.shift = own.window // 2 if shifted and size > own.window else 0
-        self.norm1 = _GroupNorm(GROUPS, width)
+        self.norm1 = nn.GroupNorm(GROUPS, width)
         self.attn = _WindowAttention(width, self.window, own.head)
-        self.norm2 = _GroupNorm(GROUPS, width)
+        self.norm2 = nn.GroupNorm(GROUPS, width)
         self.mlp = nn.Sequential(
             OrderedDict(
                 fc1=nn.Conv2d(width, own.expansion * width, 1),
