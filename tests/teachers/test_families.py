@@ -105,7 +105,7 @@ def test_flow_of_i2sb():
 
 
 def test_a_walk_of_the_deterministic_family_stays_on_the_flow():
-    """With the true x0, every step between two indices ends on a xT + b x0."""
+    """With the true x0, every step between two indices ends on a xT + b x0, and it goes on from where it is."""
     flow, x0, xT = I2SBFlow(), torch.randn(1, 3).double(), torch.randn(1, 3).double()
     t, s = flow.times[700], flow.times[200]
     weights = flow.step_weights(t, s, 0.0)
@@ -113,6 +113,8 @@ def test_a_walk_of_the_deterministic_family_stays_on_the_flow():
     found = weights.from_xt * xt + weights.from_xT * xT + weights.from_x0 * x0
     torch.testing.assert_close(found, flow.sample(x0, xT, s[None]), rtol=1e-12, atol=1e-12)
     assert weights.std == 0
+    limit = I2SB(1.0).coefficients(s)[2] / I2SB(1.0).coefficients(t)[2]  # c_s/c_t, as the noise goes to zero
+    torch.testing.assert_close(weights.from_xt, limit, rtol=1e-12, atol=0)
 
 
 # Walks: the network answers what would make x0_hat the reference's denoiser, by each project's own formulas
