@@ -2,36 +2,60 @@
 
 ``load_teacher("i2sb-sr4x-bicubic", "latest.pt")`` is a frozen ``BridgeModel``, ready for ``Student.of(teacher,
 input_layer=ADM.input_layer)``.  ``adm`` holds the network, ``checkpoints`` the files, ``families`` the presets,
+``swin`` and ``resshift`` ResShift's, ``diffusers_unet`` the U-Net of that library,
 ``guidance`` and ``steps`` turn the knob of a class or of xT, ``several`` combines teachers of one task.
 Imports the method, the time embedding and the training files.
 """
 
 from ibmd_lite.teachers.adm import ADM, Architecture
 from ibmd_lite.teachers.checkpoints import fill, read_teacher
+from ibmd_lite.teachers.diffusers_unet import DiffusersUNet
 from ibmd_lite.teachers.families import PUBLISHED, BBDMIndex, Published, build, load_teacher, published
 from ibmd_lite.teachers.guidance import GuidedNetwork, LabelDropout, Labelled, guided, passes
+from ibmd_lite.teachers.resshift import (
+    RESSHIFT,
+    CodesBesideImages,
+    PublishedResShift,
+    ResShiftX0,
+    beside,
+    load_resshift,
+    load_resshift_student,
+    resshift_student,
+)
 from ibmd_lite.teachers.several import Average, average_teacher, barycentre_loss
 from ibmd_lite.teachers.steps import GuidedHeun, GuidedHybrid
+from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet
 
 __all__ = [
     "ADM",
     "PUBLISHED",
+    "RESSHIFT",
     "Architecture",
     "Average",
     "BBDMIndex",
+    "CodesBesideImages",
+    "DiffusersUNet",
     "GuidedHeun",
     "GuidedHybrid",
     "GuidedNetwork",
     "LabelDropout",
     "Labelled",
     "Published",
+    "PublishedResShift",
+    "ResShiftX0",
+    "SwinArchitecture",
+    "SwinUNet",
     "average_teacher",
     "barycentre_loss",
+    "beside",
     "build",
     "fill",
     "guided",
+    "load_resshift",
+    "load_resshift_student",
     "load_teacher",
     "passes",
     "published",
     "read_teacher",
+    "resshift_student",
 ]

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ibmd_lite.networks.embedding import time_embedding
 
-__all__ = ["ADM", "Architecture"]
+__all__ = ["ADM", "Architecture", "ResidualBlock"]
 
 Layer = TypeVar("Layer", bound=nn.Module)
 GROUPS = 32  # of every GroupNorm, whose statistics torch takes in single precision whatever the network's own
@@ -126,17 +126,17 @@ class ADM(nn.Module):
                 features = wide
                 kept.append(features)
             if level < last:
-                down.append(nn.Sequential(_Block(features, features, embedded, own.dropout, "down")))
+                down.append(nn.Sequential(ResidualBlock(features, features, embedded, own.dropout, "down")))
                 kept.append(features)
         self.input_blocks = nn.ModuleList(down)
-        middle = (_Block(features, features, embedded, own.dropout) for _ in range(2))
+        middle = (ResidualBlock(features, features, embedded, own.dropout) for _ in range(2))
         self.middle_block = nn.Sequential(next(middle), _Attention(features, own), next(middle))
         up: list[nn.Sequential] = []
         for level, wide in reversed(list(enumerate(own.features))):
             for block in range(own.blocks + 1):
                 stage = self._stage(features + kept.pop(), wide, 2**level)
                 if level and block == own.blocks:
-                    stage.append(_Block(wide, wide, embedded, own.dropout, "up"))
+                    stage.append(ResidualBlock(wide, wide, embedded, own.dropout, "up"))
                 up.append(nn.Sequential(*stage))
                 features = wide
         self.output_blocks = nn.ModuleList(up)
@@ -146,7 +146,7 @@ class ADM(nn.Module):
 
     def _stage(self, features: int, wide: int, factor: int) -> list[nn.Module]:
         own = self.architecture
-        block = _Block(features, wide, 4 * own.width, own.dropout)
+        block = ResidualBlock(features, wide, 4 * own.width, own.dropout)
         return [block, _Attention(wide, own)] if factor in own.attention else [block]
 
     def forward(
@@ -180,8 +180,8 @@ class ADM(nn.Module):
 
     def _run(self, stage: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
         for layer in stage.children():
-            given = (h, embedding) if isinstance(layer, _Block) else (h,)
-            if self.checkpointing and torch.is_grad_enabled() and isinstance(layer, _Block | _Attention):
+            given = (h, embedding) if isinstance(layer, ResidualBlock) else (h,)
+            if self.checkpointing and torch.is_grad_enabled() and isinstance(layer, ResidualBlock | _Attention):
                 h = checkpoint(layer, *given, use_reentrant=False)
             else:
                 h = layer(*given)
@@ -214,7 +214,7 @@ class ADM(nn.Module):
             )
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
     """``skip(h) + conv(silu(norm(conv(silu(norm(h)))) (1 + scale) + shift))``, scale and shift from the time.
 
     A block that goes "down" averages 2 x 2 pixels, one that goes "up" repeats them, in both branches, before the

@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ibmd_lite.bridges import Bridge, ResShift
-from ibmd_lite.model import BridgeModel, Scalings, add_noise_input, form_of
-from ibmd_lite.student import Student
+from ibmd_lite.model import BridgeModel, Scalings, form_of
+from ibmd_lite.student import Student, add_noise_input
 from ibmd_lite.teachers.checkpoints import fill, read_teacher
 from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet
-from ibmd_lite.training.files import load_weights, read_weights
+from ibmd_lite.training.files import loaded
 
 __all__ = [
     "RESSHIFT",
@@ -37,8 +37,8 @@ __all__ = [
     "ResShiftX0",
     "beside",
     "load_resshift",
-    "load_student",
-    "student_of",
+    "load_resshift_student",
+    "resshift_student",
 ]
 
 
@@ -122,10 +122,10 @@ class CodesBesideImages(nn.Module):
         return torch.cat([code, carried], 1)
 
 
-def student_of(teacher: BridgeModel, *, steps: int = 1, noise_channels: int | None = None) -> Student:
+def resshift_student(teacher: BridgeModel, *, steps: int = 1, noise_channels: int | None = None) -> Student:
     """As ``Student.of``, which cannot tell code, noise and image apart in the first layer of a ResShift network.
 
-    noise_channels: by default as many as a code has.  ``load_student`` reads what its ``save`` wrote.
+    noise_channels: by default as many as a code has.  ``load_resshift_student`` reads what its ``save`` wrote.
     """
     network = teacher.network
     if not isinstance(network, CodesBesideImages):
@@ -141,20 +141,19 @@ def student_of(teacher: BridgeModel, *, steps: int = 1, noise_channels: int | No
     return Student(model, network.channels, noise_channels, teacher.bridge.grid(steps)).eval()
 
 
-def load_student(path: str | os.PathLike, network: CodesBesideImages, prediction: ResShiftX0 | None = None) -> Student:
+def load_resshift_student(
+    path: str | os.PathLike, network: CodesBesideImages, prediction: ResShiftX0 | None = None
+) -> Student:
     """The student of a file that ``save`` wrote.  network: one as the teacher's, its weights do not matter.
 
     prediction: only needed where it was not for codes.  Raises ValueError for a file of anything else.
     """
-    about, _ = read_weights(path)
-    try:
-        form = form_of(about, prediction=prediction or ResShiftX0())
-        steps, noise_channels = len(about["grid"]) - 1, about["noise_channels"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no student: {error}; write it with student.save(path)") from error
-    student = student_of(BridgeModel(network, **form._asdict()), steps=steps, noise_channels=noise_channels)
-    load_weights(path, student)
-    return student
+
+    def build(about: Mapping[str, Any]) -> Student:
+        model = BridgeModel(network, **form_of(about, prediction=prediction or ResShiftX0())._asdict())
+        return resshift_student(model, steps=len(about["grid"]) - 1, noise_channels=about["noise_channels"])
+
+    return loaded(path, "student", build)
 
 
 NETWORK = SwinArchitecture()
@@ -215,7 +214,7 @@ def load_resshift(name: str, path: str | os.PathLike) -> BridgeModel:
     """The published model of a checkpoint that you fetched, frozen and in evaluation mode: ``model(xt, t, xT)``.
 
     xT is ``beside(code, image)``: the image in [-1, 1], and the code of that image ``enlarged``; x0 comes in its first
-    channels.  ``student_of(model)`` makes the student.
+    channels.  ``resshift_student(model)`` makes the student.
 
     Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.
     """

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ibmd_lite.networks.embedding import time_embedding
-from ibmd_lite.teachers.adm import GROUPS, _Block
+from ibmd_lite.teachers.adm import GROUPS, ResidualBlock
 
 __all__ = ["SwinArchitecture", "SwinUNet", "shift_mask"]
 
@@ -124,7 +124,7 @@ class SwinUNet(nn.Module):
         kept, features = [levels[0]], levels[0]
         for level, wide in enumerate(levels):
             for block in range(own.blocks):
-                down.append(nn.Sequential(_Block(features, wide, embedded, 0.0)))
+                down.append(nn.Sequential(ResidualBlock(features, wide, embedded, 0.0)))
                 if block == 0:
                     down[-1].append(_SwinLayer(wide, level, own))
                 kept.append(features := wide)
@@ -132,12 +132,12 @@ class SwinUNet(nn.Module):
                 down.append(nn.Sequential(_down(features, features)))
                 kept.append(features)
         self.input_blocks = nn.ModuleList(down)
-        first_block, last_block = (_Block(features, features, embedded, 0.0) for _ in range(2))
+        first_block, last_block = (ResidualBlock(features, features, embedded, 0.0) for _ in range(2))
         self.middle_block = nn.Sequential(first_block, _SwinLayer(features, last, own), last_block)
         up = []
         for level, wide in reversed(list(enumerate(levels))):
             for block in range(own.blocks + 1):
-                up.append(nn.Sequential(_Block(features + kept.pop(), wide, embedded, 0.0)))
+                up.append(nn.Sequential(ResidualBlock(features + kept.pop(), wide, embedded, 0.0)))
                 features = wide
                 if block == 0:
                     up[-1].append(_SwinLayer(wide, level, own))
@@ -189,7 +189,7 @@ class SwinUNet(nn.Module):
 
 def _run(stage: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
     for layer in stage.children():
-        h = layer(h, embedding) if isinstance(layer, _Block) else layer(h)
+        h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
     return h
 
 

@@ -22,8 +22,8 @@ from ibmd_lite.teachers.resshift import (
     ResShiftX0,
     beside,
     load_resshift,
-    load_student,
-    student_of,
+    load_resshift_student,
+    resshift_student,
 )
 from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet, _SwinBlock, shift_mask
 from ibmd_lite.training.learner import Settings
@@ -316,7 +316,7 @@ def test_the_network_finds_code_image_and_noise(case: str) -> None:
     torch.testing.assert_close(wrapped(xt, time, xT), expected, rtol=1e-12, atol=1e-12)
 
     teacher = BridgeModel(wrapped, ResShift(steps=4), conditional=True, prediction=ResShiftX0())
-    wide = student_of(teacher).model.network.double().requires_grad_(False)
+    wide = resshift_student(teacher).model.network.double().requires_grad_(False)
     z = wave(2, 3, 16, 16, phase=0.4)
     torch.testing.assert_close(wide(torch.cat([xt, z], 1), time, xT), expected)  # it starts as the teacher
     layer = wide.get_submodule(CodesBesideImages.input_layer)
@@ -336,18 +336,18 @@ def test_a_student_on_codes(tmp_path: Path) -> None:
     settings = DistillationSettings(
         generator=Settings(1e-3, average=None), fake=Settings(1e-3, average=None), fake_updates=1
     )
-    run = Distillation(teacher, student_of(teacher, steps=2), settings=settings, device="cpu")
+    run = Distillation(teacher, resshift_student(teacher, steps=2), settings=settings, device="cpu")
     (record,) = run.updates([xT] * 2, 1)
     assert record.gap > 0
     x0 = run.student(xT, generator=torch.Generator().manual_seed(2))
     assert torch.equal(x0[:, 8:], xT[:, 8:]), "the image is handed on"
     path = tmp_path / "student.safetensors"
     run.student.save(path)
-    loaded = load_student(path, CodesBesideImages(SwinUNet(own)))
+    loaded = load_resshift_student(path, CodesBesideImages(SwinUNet(own)))
     assert torch.equal(loaded(xT, generator=torch.Generator().manual_seed(2)), x0)
     teacher.save(path)
     with pytest.raises(ValueError, match="holds no student: 'grid'"):
-        load_student(path, CodesBesideImages(SwinUNet(own)))
+        load_resshift_student(path, CodesBesideImages(SwinUNet(own)))
 
 
 def test_codes_and_images_that_do_not_fit() -> None:
@@ -361,9 +361,9 @@ def test_codes_and_images_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="xT is missing"):
         network(code, torch.zeros(2))
     with pytest.raises(TypeError, match=r"use Student\.of"):
-        student_of(teacher_of())
+        resshift_student(teacher_of())
     with pytest.raises(ValueError, match="0 or more"):
-        student_of(BridgeModel(network, ResShift(), conditional=True, prediction=ResShiftX0()), noise_channels=-1)
+        resshift_student(BridgeModel(network, ResShift(), conditional=True, prediction=ResShiftX0()), noise_channels=-1)
 
 
 # Files
