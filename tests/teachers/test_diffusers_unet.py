@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from ibmd_lite.bridges import Brownian
 from ibmd_lite.distillation import Distillation, DistillationSettings
-from ibmd_lite.model import BridgeModel, Source, add_noise_input
-from ibmd_lite.student import Student
+from ibmd_lite.model import BridgeModel, Source
+from ibmd_lite.student import Student, add_noise_input
 from ibmd_lite.teachers.diffusers_unet import CONFIG, WEIGHTS, DiffusersUNet
 from ibmd_lite.training.learner import Settings
 
