@@ -166,7 +166,7 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
             DIODE, bridge=VE(T=20.0), place="github.com/alexzhou907/DDBM, args.sh", file=None, expect=SETTINGS
         ),
         "dbim-inpaint-center": Published(
-            "inpainting of the central 128 x 128, the class of ImageNet known",
+            "inpainting of the central 128 x 128, the class known (0 to 999, ImageNet's synsets sorted)",
             Architecture(conditional=True, labels=1000),
             DBIMI2SB(beta_max=1.0),
             I2SBNoise(),
