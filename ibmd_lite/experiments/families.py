@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from ibmd_lite.bridges import Bridge
+from ibmd_lite.bridges import Bridge, Brownian, ResShift
 from ibmd_lite.data import JPEG, Blur, Corrupted, Corruption, Images, Inpainting, Sketch, SuperResolution
 from ibmd_lite.distillation import Distillation, DistillationSettings, Student
 from ibmd_lite.evaluation import frechet_distance
@@ -26,11 +26,14 @@ from ibmd_lite.experiments.legs import claim, in_legs, write_json
 from ibmd_lite.experiments.restoration import Precision, chosen_precision
 from ibmd_lite.experiments.tasks import Mirrored
 from ibmd_lite.matching import TeacherTraining
-from ibmd_lite.model import BridgeModel, Source
+from ibmd_lite.model import BridgeModel, I2SBNoise, Source
 from ibmd_lite.sampling import DBIM, Hybrid, Markov, Step, karras_grid, sample
 from ibmd_lite.teachers.adm import ADM
+from ibmd_lite.teachers.diffusers_unet import DiffusersUNet
 from ibmd_lite.teachers.families import build, published
 from ibmd_lite.teachers.guidance import Labelled
+from ibmd_lite.teachers.resshift import ResShiftX0
+from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet
 from ibmd_lite.training import Draws, Settings, best_device
 
 __all__ = ["FAMILIES", "Budget", "EmptyHole", "Family", "FamilyRun"]
@@ -83,6 +86,28 @@ def _reduced(name: str, **changed: Any) -> Callable[[], BridgeModel]:
     return model
 
 
+def _resshift() -> BridgeModel:
+    """On pixels, as its code allows; the published models are on codes."""
+    architecture = SwinArchitecture(
+        width=32, multipliers=(1, 1), blocks=1, size=16, swin_width=32, head=32, condition_size=16
+    )
+    return BridgeModel(SwinUNet(architecture), ResShift(), conditional=True, prediction=ResShiftX0("pixels"))
+
+
+def _diffusers() -> BridgeModel:
+    from diffusers import UNet2DModel
+
+    network = UNet2DModel(
+        sample_size=16,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=32,
+    )
+    return BridgeModel(DiffusersUNet(network), Brownian(0.02), prediction=I2SBNoise())  # type: ignore[arg-type]
+
+
 FAMILIES = {
     "I2SB": Family(_reduced("i2sb-sr4x-pool"), SuperResolution(4, "pool"), Markov()),
     "I2SB, ot-ode": Family(_reduced("i2sb-blur-gauss"), Blur(1.0), Markov()),
@@ -91,6 +116,8 @@ FAMILIES = {
     "DDBM, VE": Family(_reduced("ddbm-edges2handbags-ve"), Sketch(), Hybrid(), 18),
     "DBIM": Family(_reduced("dbim-inpaint-center", labels=200), EmptyHole(), DBIM(), labels=True),
     "BBDM": Family(_reduced("bbdm"), SuperResolution(4, "bicubic"), Markov()),
+    "ResShift": Family(_resshift, SuperResolution(4, "bicubic"), Markov(), 15, SwinUNet.input_layer),
+    "diffusers": Family(_diffusers, JPEG(5), Markov(), input_layer=DiffusersUNet.input_layer),
 }
 
 
