@@ -273,7 +273,7 @@ class FamilyRun:
             self.batches()[:5],
             settings=Settings(1e-3, betas=(0.9, 0.999), average=0.99, precision=self.precision),
             weight=teacher.output_weight,
-            every=50,
+            every=min(50, budget.refits),
             patience=2,
             longest=budget.refits,
         )

@@ -12,7 +12,7 @@ from ibmd_lite.data import Images
 from ibmd_lite.experiments import families
 from ibmd_lite.experiments.families import FAMILIES, Budget, EmptyHole, FamilyRun
 
-TINY = Budget(teacher_updates=2, student_updates=1, batch=2, measured=640, refits=50, every=1, precision="float32")
+TINY = Budget(teacher_updates=2, student_updates=1, batch=2, measured=640, refits=4, every=1, precision="float32")
 
 
 def images(n: int, seed: int) -> Images:
