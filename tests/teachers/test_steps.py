@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from ibmd_lite.bridges import I2SB, VE, VP, Brownian, ContinuousI2SB, Flow
 from ibmd_lite.gaussian import GaussianCoupling
 from ibmd_lite.model import BridgeModel, Scalings
-from ibmd_lite.sampling import Heun, Hybrid, karras_grid, sample
+from ibmd_lite.sampling import Heun, Hybrid, Interval, karras_grid, sample
 from ibmd_lite.teachers.steps import GuidedHeun, GuidedHybrid, ddbm_weights, pull
 
 ITEMS = json.loads(Path(__file__).with_name("ddbm_guidance.json").read_text())["items"]
@@ -92,19 +92,25 @@ def test_the_pull_is_the_gradient_of_the_transition_to_xT(bridge):
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.7])
 @pytest.mark.parametrize("bridge", LINEAR, ids=str)
 def test_one_step_follows_the_weighted_drifts(bridge, weight):
-    """One interval so short that both rules are Euler's: first the SDE, with a given draw, then the ODE."""
-    (_, x0, xT, _), *_ = terms(bridge)
-    t = bridge.T * torch.tensor([0.6, 0.6 - 1e-7], dtype=torch.float64)
-    model = BridgeModel(Fixed(x0), bridge, conditional=True, prediction=PlainTime())
-    drift_of_ode, drift_of_sde = drifts(bridge, xT, x0, t[:1].expand(len(xT)), weight)
-    length = (t[1] - t[0]).item()
-    found = sample(model, xT, t, GuidedHeun(weight), keep_states=True)
-    torch.testing.assert_close((found.states[1] - xT) / length, drift_of_ode, rtol=1e-5, atol=1e-6)
-    noise = torch.zeros_like(xT)
-    grid = torch.cat([t, torch.zeros(1, dtype=torch.float64)])
-    mixed = sample(model, xT, grid, GuidedHybrid(weight, weight, churn=0.5), noise=[noise] * 2, keep_states=True)
-    mean = (drift_of_ode + drift_of_sde) / 2
-    torch.testing.assert_close((mixed.states[1] - xT) / length, mean, rtol=1e-5, atol=1e-6)
+    """An interval so short that every rule is Euler's: the ODE alone, then half of it the SDE without noise."""
+    (xt, x0, xT, _), *_ = terms(bridge)
+    t, length = torch.tensor(0.6 * bridge.T, dtype=torch.float64), -1e-7
+    at = Interval(bridge, lambda xt, t: x0, lambda: torch.zeros_like(xt), xT, t, t + length, last=False)
+    ode, sde = drifts(bridge, xt, x0, xT, t.expand(len(xt)), weight)
+    torch.testing.assert_close((GuidedHeun(weight)(xt, at) - xt) / length, ode, rtol=1e-5, atol=1e-5)
+    mixed = GuidedHybrid(weight, weight, churn=0.5)(xt, at)
+    torch.testing.assert_close((mixed - xt) / length, (ode + sde) / 2, rtol=1e-5, atol=1e-5)
+
+
+def drifts(bridge, xt, x0, xT, t, weight):
+    """f x - g^2 (s/2 - w h) and f x - g^2 (s - w h), with the densities' slopes written out."""
+    a, b, c = (w[:, None] for w in bridge.coefficients(t))
+    score = -(xt - a * xT - b * x0) / c**2
+    (alpha, sigma), end = bridge.prior(t), bridge.prior(torch.full_like(t, bridge.T))
+    kept = (end[0] / alpha)[:, None]
+    h = kept * (xT - kept * xt) / (end[1] ** 2 - (kept[:, 0] * sigma) ** 2)[:, None]
+    f, g2 = (w[:, None] for w in bridge.rates(t))
+    return f * xt - g2 * (score / 2 - weight * h), f * xt - g2 * (score - weight * h)
 
 
 class Fixed(nn.Module):
@@ -114,17 +120,6 @@ class Fixed(nn.Module):
 
     def forward(self, xt, time, xT):
         return self.x0
-
-
-def drifts(bridge, xT, x0, t, weight):
-    """f x - g^2 (s/2 - w h) and f x - g^2 (s - w h) at x = xT."""
-    a, b, c = (w[:, None] for w in bridge.coefficients(t))
-    score = -(xT - a * xT - b * x0) / c**2
-    (alpha, sigma), end = bridge.prior(t), bridge.prior(torch.full_like(t, bridge.T))
-    kept = (end[0] / alpha)[:, None]
-    h = kept * (xT - kept * xT) / (end[1] ** 2 - (kept[:, 0] * sigma) ** 2)[:, None]
-    f, g2 = (w[:, None] for w in bridge.rates(t))
-    return f * xT - g2 * (score / 2 - weight * h), f * xT - g2 * (score - weight * h)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
