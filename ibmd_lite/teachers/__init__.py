@@ -1,0 +1,1 @@
+"""Teachers that others trained."""
