@@ -23,12 +23,14 @@ from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.sampling import sample
 from ibmd_lite.teachers.readings import RANGES, Reading, alternatives
 
-__all__ = ["CLEAR", "FAINT", "Check", "Curve", "examine"]
+__all__ = ["Check", "Curve", "examine"]
 
 Batch = Float[Tensor, "batch *dims"]
 Pairs = tuple[Batch, Batch]
 FAINT, CLEAR = 0.06, 0.15
-"""Slack from which another reading is looked for, and from which it is believed on pairs."""
+"""Slack from which another reading is looked for on pairs, and from which one that explains it is believed."""
+FROM_XT, FROM_BOTH = 0.5, 0.2
+"""The same on own samples, of an unconditional and of a conditional model; see ``examine``."""
 SOUND, FRACTION = 0.08, 0.4
 """Another reading explains what is seen if its own slack is below both SOUND and FRACTION of the given one's."""
 LEARNT = 0.8
@@ -144,7 +146,8 @@ def examine(
         model: the network as it is read; put in evaluation mode, not changed.
         pairs: (x0, xT), or an iterator of such batches; images like those of its training.
         sources: xT alone, where no clean image is at hand. Then every reading walks the bridge in ``steps`` steps and
-            denoises what it made itself. That shows fewer mistakes, and seldom which.
+            denoises what it made itself. A conditional model makes the pairs it was trained on, as far as it is good.
+            An unconditional one makes others, as it forgets the partner, so that only gross mistakes are told.
         averaged: the same network with averaged weights, to compare with.
         samples: how many pairs or sources are used; by default 200,000 numbers' worth, 32 at least and 256 at most.
         times: how many times of the bridge.
@@ -173,7 +176,7 @@ def examine(
     values = min(x0.min().item(), xT.min().item()), max(x0.max().item(), xT.max().item())
     others = list(alternatives(given, pairs=pairs is not None, std=x0.std().item(), values=values))
     curves: dict[Reading, Curve] = {}
-    learnt = 1.0 if pairs is not None else LEARNT
+    least, learnt = (FAINT, 1.0) if pairs is not None else (FROM_BOTH if model.conditional else FROM_XT, LEARNT)
     best = None
     singles = [given, *(reading for reading in others if not reading.double)]
     doubles = [reading for reading in others if reading.double and pairs is not None]
@@ -186,8 +189,8 @@ def examine(
             except (TypeError, ValueError, RuntimeError, AssertionError):
                 if given in group:
                     raise
-        best = _explanation(curves[given], [c for r, c in curves.items() if r != given], learnt)
-        if best is not None or curves[given].slack < FAINT:
+        best = _explanation(curves[given], [c for r, c in curves.items() if r != given], least, learnt)
+        if best is not None or curves[given].slack < least:
             break
     own = curves.pop(given)
     nearest = min(curves.values(), key=lambda curve: curve.slack, default=None)
@@ -198,16 +201,17 @@ def examine(
     on: Literal["pairs", "own samples"] = "own samples" if pairs is None else "pairs"
     if best is not None:
         return Check(on, "mistake", own, best, len(curves), better)
-    return Check(on, "agrees" if own.slack < CLEAR else "doubtful", own, nearest, len(curves), better)
+    agrees = own.slack < max(CLEAR, least)
+    return Check(on, "agrees" if agrees else "doubtful", own, nearest, len(curves), better)
 
 
-def _explanation(given: Curve, others: Iterable[Curve], learnt: float) -> Curve | None:
+def _explanation(given: Curve, others: Iterable[Curve], least: float, learnt: float) -> Curve | None:
     """The reading of least slack, if that is small where the given one's is not; the first of several alike."""
-    if given.slack < FAINT:
+    if given.slack < least:
         return None
     sound = [c for c in others if c.slack < min(SOUND, FRACTION * given.slack) and c.relative < learnt]
-    least = min((c.slack for c in sound), default=0)
-    return next((c for c in sound if c.slack <= least + 0.005), None)
+    lowest = min((c.slack for c in sound), default=0)
+    return next((c for c in sound if c.slack <= lowest + 0.005), None)
 
 
 def _gathered(batches: object, parts: int, samples: int | None) -> tuple[Tensor, ...]:

@@ -71,6 +71,8 @@ TIMES: Mapping[str, Callable[[Bridge, Tensor], Tensor]] = {
 }
 """The number that a network may be told for the time t."""
 
+REVERSED = ("1000 (1 - t/T)", "1 - t/T", "T - t")
+
 RANGES: Mapping[str, tuple[tuple[float, float], Callable[[Tensor], Tensor]]] = {
     "(x + 1)/2": ((-1, 1), lambda x: (x + 1) / 2),
     "127.5 (x + 1)": ((-1, 1), lambda x: 127.5 * (x + 1)),
@@ -136,15 +138,21 @@ def alternatives(given: Reading, *, pairs: bool, std: float, values: tuple[float
 
     pairs: whether clean images are known.  std: of the images.  values: the least and the largest of them.
     """
-    base = given.prediction.prediction if isinstance(given.prediction, Retimed) else given.prediction
-    if base != given.prediction:
-        yield replace(given, prediction=base, kind="time", write="no time=")
+    timed = given.prediction if isinstance(given.prediction, Retimed) else None
+    base = timed.prediction if timed else given.prediction
+    without = ", without time=" if timed else ""
+    if timed:
+        kind = "direction of time" if timed.time in REVERSED else "scale of time"
+        yield replace(given, prediction=base, kind=kind, write="no time=")
     for time in TIMES:
-        kind = "direction of time" if time in ("1000 (1 - t/T)", "1 - t/T", "T - t") else "scale of time"
+        kind = "direction of time" if time in REVERSED or (timed and timed.time in REVERSED) else "scale of time"
         yield replace(given, prediction=Retimed(base, time), kind=kind, write=f"time={time!r}")
     known = [(p, w) for p, w in _predictions(std) if p != base and _serves(p, given.bridge)]
     for prediction, words in known:
-        yield replace(given, prediction=prediction, kind="prediction", write=f"prediction={words}")
+        yield replace(given, prediction=prediction, kind="prediction", write=f"prediction={words}{without}")
+        if timed:
+            kept = Retimed(prediction, timed.time)
+            yield replace(given, prediction=kept, kind="prediction", write=f"prediction={words}")
     for prediction, words in known:
         for time in TIMES:
             told = f"prediction={words}, time={time!r}"

@@ -82,7 +82,9 @@ def wrap(
         check = examine(model, pairs=pairs, sources=sources, averaged=other, **settings)
     except TypeError as error:
         seen = "network(xt, time, xT)" if conditional else "network(xt, time)"
-        raise ValueError(f"the network could not be called as {seen}: {error}. Is conditional={conditional} right?") from error
+        raise ValueError(
+            f"the network could not be called as {seen}: {error}. Is conditional={conditional} right?"
+        ) from error
     if check.certain:
         raise ValueError(f"{check}\nIf you know better, take BridgeModel(network, bridge, ...) itself.")
     if check.verdict != "agrees" or (check.gain is not None and check.gain > 0.01):
