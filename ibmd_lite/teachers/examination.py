@@ -31,10 +31,10 @@ FAINT, CLEAR = 0.06, 0.15
 """Slack from which another reading is looked for on pairs, and from which one that explains it is believed."""
 FROM_XT, FROM_BOTH = 0.5, 0.2
 """The same on own samples, of an unconditional and of a conditional model; see ``examine``."""
-SOUND, FRACTION = 0.08, 0.4
+SOUND, FRACTION = 0.2, 0.2
 """Another reading explains what is seen if its own slack is below both SOUND and FRACTION of the given one's."""
 LEARNT = 0.8
-"""On own samples it must also err less than this share of an affine denoiser: trivial samples fit every reading."""
+"""And it must err less than an affine denoiser; on own samples, where trivial ones fit any reading, than this share."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,10 @@ class Check:
 
     @property
     def certain(self) -> bool:
-        """Whether the evidence is strong: a clear mistake, seen on pairs."""
-        return self.verdict == "mistake" and self.on == "pairs" and self.given.slack >= CLEAR
+        """Whether the evidence is strong: seen on pairs, and either clear or exact (xT makes no difference at all)."""
+        if self.verdict != "mistake" or self.best is None or self.on != "pairs":
+            return False
+        return self.given.slack >= CLEAR or self.best.error == self.given.error
 
     @property
     def gain(self) -> float | None:
@@ -207,6 +209,10 @@ def examine(
 
 def _explanation(given: Curve, others: Iterable[Curve], least: float, learnt: float) -> Curve | None:
     """The reading of least slack, if that is small where the given one's is not; the first of several alike."""
+    others = list(others)
+    for other in others:
+        if other.reading.write == "conditional=False" and other.error == given.error:
+            return other  # it does not look at xT
     if given.slack < least:
         return None
     sound = [c for c in others if c.slack < min(SOUND, FRACTION * given.slack) and c.relative < learnt]

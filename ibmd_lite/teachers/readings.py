@@ -63,6 +63,7 @@ TIMES: Mapping[str, Callable[[Bridge, Tensor], Tensor]] = {
     "t/T": lambda bridge, t: t / bridge.T,
     "t": lambda bridge, t: t,
     "t - 1": lambda bridge, t: t - 1,
+    "1000 (t - 1)/T": lambda bridge, t: 1000 * (t - 1) / bridge.T,
     "1000 (1 - t/T)": lambda bridge, t: 1000 * (1 - t / bridge.T),
     "1 - t/T": lambda bridge, t: 1 - t / bridge.T,
     "T - t": lambda bridge, t: bridge.T - t,
@@ -71,6 +72,7 @@ TIMES: Mapping[str, Callable[[Bridge, Tensor], Tensor]] = {
 }
 """The number that a network may be told for the time t."""
 
+OF_TABLES = ("t - 1", "1000 (t - 1)/T", "T - t")
 REVERSED = ("1000 (1 - t/T)", "1 - t/T", "T - t")
 
 RANGES: Mapping[str, tuple[tuple[float, float], Callable[[Tensor], Tensor]]] = {
@@ -144,7 +146,8 @@ def alternatives(given: Reading, *, pairs: bool, std: float, values: tuple[float
     if timed:
         kind = "direction of time" if timed.time in REVERSED else "scale of time"
         yield replace(given, prediction=base, kind=kind, write="no time=")
-    for time in TIMES:
+    times = [time for time in TIMES if given.bridge.times is not None or time not in OF_TABLES]
+    for time in times:
         kind = "direction of time" if time in REVERSED or (timed and timed.time in REVERSED) else "scale of time"
         yield replace(given, prediction=Retimed(base, time), kind=kind, write=f"time={time!r}")
     known = [(p, w) for p, w in _predictions(std) if p != base and _serves(p, given.bridge)]
@@ -154,7 +157,7 @@ def alternatives(given: Reading, *, pairs: bool, std: float, values: tuple[float
             kept = Retimed(prediction, timed.time)
             yield replace(given, prediction=kept, kind="prediction", write=f"prediction={words}")
     for prediction, words in known:
-        for time in TIMES:
+        for time in times:
             told = f"prediction={words}, time={time!r}"
             kind = "prediction and time"
             yield replace(given, prediction=Retimed(prediction, time), kind=kind, write=told, double=True)

@@ -63,8 +63,8 @@ def wrap(
 
     Raises:
         TypeError: what is no network, no bridge or no prediction type.
-        ValueError: unknown formulas; a network that cannot be called so, or does not look at xT although it is
-            conditional; a mistake that is certain. The message says what to write.
+        ValueError: unknown formulas; a network that cannot be called so; a mistake that is certain. The message says
+            what to write.
     """
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be a torch module, got {type(network).__name__}; put a function into one")

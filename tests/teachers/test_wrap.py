@@ -79,20 +79,21 @@ def model_of(name: str, **said: object) -> BridgeModel:
     return wrap(Exact(bridge, prediction, time), **told)  # type: ignore[arg-type]
 
 
-def pairs_of(n: int = 192) -> tuple[Tensor, Tensor]:
-    return draw(n)
+PAIRS = draw(192)
 
 
-SMALL = {"times": 6, "samples": 192}
+def checked(model: BridgeModel, pairs: tuple[Tensor, Tensor] = PAIRS) -> Check:
+    """On few times, to be quick."""
+    return examine(model, pairs=pairs, times=6)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_good_teacher_passes_in_silence(name: str) -> None:
-    model = model_of(name, pairs=pairs_of(), **SMALL)  # a warning would be an error here
+    model = model_of(name, pairs=PAIRS, times=6)  # a warning would be an error here
     bridge, prediction, _, conditional = FAMILIES[name]
     assert model.about == BridgeModel(nn.Identity(), bridge, prediction=prediction, conditional=conditional).about
     assert not model.training
-    check = examine(model, pairs=pairs_of(), **SMALL)
+    check = checked(model)
     assert check.verdict == "agrees"
     assert check.mistake is None
     assert check.given.slack < 0.03
@@ -110,7 +111,7 @@ def test_a_good_teacher_passes_in_silence(name: str) -> None:
 )
 def test_a_wrong_word_is_found_and_the_right_one_told(name: str, said: dict[str, str], kind: str) -> None:
     model = model_of(name, **said)
-    check = examine(model, pairs=pairs_of(), **SMALL)
+    check = checked(model)
     assert (check.verdict, check.mistake) == ("mistake", kind), str(check)
     assert check.best is not None
     assert check.best.reading.prediction == FAMILIES[name][1]
@@ -121,8 +122,8 @@ def test_a_wrong_word_is_found_and_the_right_one_told(name: str, said: dict[str,
 def test_noise_of_another_size_is_found(name: str, factor: float) -> None:
     bridge = FAMILIES[name][0]
     parameter, power = {"brownian": ("eps", 1), "vp": ("beta_d", 1), "resshift": ("kappa", 0.5)}[name]
-    wrong = replace(bridge, **{parameter: getattr(bridge, parameter) * factor**power})
-    check = examine(model_of(name, bridge=wrong), pairs=pairs_of(), **SMALL)
+    wrong: Bridge = replace(bridge, **{parameter: getattr(bridge, parameter) * factor**power})  # type: ignore[type-var]
+    check = checked(model_of(name, bridge=wrong))
     assert check.mistake == "noise of the bridge", str(check)
     assert check.best is not None
     assert check.best.reading.bridge == bridge
@@ -130,33 +131,51 @@ def test_noise_of_another_size_is_found(name: str, factor: float) -> None:
 
 @pytest.mark.parametrize("name", ["brownian", "resshift"])
 def test_pairs_in_the_wrong_order_or_range_are_found(name: str) -> None:
-    x0, xT = pairs_of()
+    x0, xT = PAIRS
     model = model_of(name)
-    assert examine(model, pairs=(xT, x0), **SMALL).mistake == "order of the pairs"
-    check = examine(model, pairs=((x0 + 1) / 2, (xT + 1) / 2), **SMALL)
+    assert checked(model, (xT, x0)).mistake == "order of the pairs"
+    check = checked(model, ((x0 + 1) / 2, (xT + 1) / 2))
     assert check.mistake == "range of the images"
     assert check.best is not None
     assert check.best.reading.write == "images as 2 x - 1"
-    assert examine(model, pairs=(127.5 * (x0 + 1), 127.5 * (xT + 1)), **SMALL).mistake == "range of the images"
+    assert checked(model, (127.5 * (x0 + 1), 127.5 * (xT + 1))).mistake == "range of the images"
+
+
+class Deaf(nn.Module):
+    """A network that takes xT and does not look at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Exact(*FAMILIES["flow"][:3])
+
+    def forward(self, xt: Tensor, time: Tensor, xT: Tensor | None = None) -> Tensor:
+        output: Tensor = self.inner(xt, time)
+        return output
+
+
+def test_a_network_that_does_not_look_at_xT_is_no_conditional_one() -> None:
+    wrap(Deaf(), Flow(), prediction=BBDM(), pairs=PAIRS, times=4)
+    with pytest.raises(ValueError, match="Write conditional=False"):
+        wrap(Deaf(), Flow(), prediction=BBDM(), conditional=True, pairs=PAIRS, times=4)
 
 
 def test_what_is_certain_is_refused_and_the_message_says_what_to_write() -> None:
     with pytest.raises(ValueError, match=r"Likely mistake: prediction\. Write prediction=BBDM\(\)"):
-        model_of("flow", prediction=X0(), pairs=pairs_of(), **SMALL)
+        model_of("flow", prediction=X0(), pairs=PAIRS, times=6)
     with pytest.raises(ValueError, match=r"Likely mistake: scale of time\. Write no time="):
-        model_of("resshift", time="t/T", pairs=pairs_of(), **SMALL)
+        model_of("resshift", time="t/T", pairs=PAIRS, times=6)
 
 
 def test_faint_evidence_and_own_samples_only_warn() -> None:
     with pytest.warns(Doubtful, match="noise of the bridge"):
-        model_of("brownian", bridge=Brownian(2.0), pairs=pairs_of(), **SMALL)
+        model_of("brownian", bridge=Brownian(2.0), pairs=PAIRS, times=6)
     with pytest.warns(Doubtful, match="does not fit|is not what"):
-        model_of("flow", prediction=X0(), sources=pairs_of()[1], **SMALL)
+        model_of("flow", prediction=X0(), sources=PAIRS[1], times=6)
 
 
 @pytest.mark.parametrize("name", ["brownian", "vp", "flow"])
 def test_own_samples_agree_with_a_good_teacher(name: str) -> None:
-    model_of(name, sources=pairs_of()[1], **SMALL)
+    model_of(name, sources=PAIRS[1], times=6)
 
 
 class Small(nn.Module):
@@ -233,7 +252,8 @@ def test_pairs_may_come_in_batches_and_only_as_many_are_taken() -> None:
 def test_formulas_are_the_package_s_own_where_it_has_them() -> None:
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
     bridge = ContinuousI2SB()
-    for name, prediction in {"x0": X0(), "xt - x0": BBDM(), "(xt - alpha x0)/sigma": I2SBNoise()}.items():
+    known: dict[str, Prediction] = {"x0": X0(), "xt - x0": BBDM(), "(xt - alpha x0)/sigma": I2SBNoise()}
+    for name, prediction in known.items():
         ours, theirs = Output(name).scalings(bridge, t), prediction.scalings(bridge, t)
         assert all(torch.equal(a, b) for a, b in zip(ours[:3], theirs[:3], strict=True)), name
     x0, xT = draw(2)
