@@ -31,8 +31,11 @@ FAINT, CLEAR = 0.06, 0.15
 """Slack from which another reading is looked for on pairs, and from which one that explains it is believed."""
 FROM_XT, FROM_BOTH = 0.5, 0.2
 """The same on own samples, of an unconditional and of a conditional model; see ``examine``."""
-SOUND, FRACTION = 0.2, 0.2
-"""Another reading explains what is seen if its own slack is below both SOUND and FRACTION of the given one's."""
+SOUND, FRACTION, LESS = 0.2, 0.2, 0.75
+"""Another reading explains what is seen if its own slack is below both SOUND and FRACTION of the given one's.
+
+On the same bridge half of it is enough if the error falls below LESS of what it was.
+"""
 LEARNT = 0.8
 """And it must err less than an affine denoiser; on own samples, where trivial ones fit any reading, than this share."""
 
@@ -54,6 +57,11 @@ class Curve:
     def relative(self) -> float:
         """The error in units of the affine denoiser's: a mean over times, each at most 4."""
         return sum(min(e / a, 4) for e, a in zip(self.error, self.affine, strict=True)) / len(self.error)
+
+    @property
+    def level(self) -> float:
+        """Mean over times of log(error)."""
+        return sum(math.log(e) for e in self.error) / len(self.error)
 
     @property
     def slack(self) -> float:
@@ -208,16 +216,30 @@ def examine(
 
 
 def _explanation(given: Curve, others: Iterable[Curve], least: float, learnt: float) -> Curve | None:
-    """The reading of least slack, if that is small where the given one's is not; the first of several alike."""
+    """The reading of small slack, where the given one's is not small.
+
+    Of several on one bridge the one of least error, and the first of those alike; of these the one of least slack.
+    """
     others = list(others)
     for other in others:
         if other.reading.write == "conditional=False" and other.error == given.error:
             return other  # it does not look at xT
     if given.slack < least:
         return None
-    sound = [c for c in others if c.slack < min(SOUND, FRACTION * given.slack) and c.relative < learnt]
-    lowest = min((c.slack for c in sound), default=0)
-    return next((c for c in sound if c.slack <= lowest + 0.005), None)
+    sound = [c for c in others if c.relative < learnt and _explains(c, given)]
+    groups: dict[object, list[Curve]] = {}
+    for c in sound:
+        groups.setdefault((c.reading.bridge, c.reading.images, c.reading.swapped), []).append(c)
+    first = [next(c for c in group if c.level < min(g.level for g in group) + 0.02) for group in groups.values()]
+    return min(first, key=lambda c: c.slack, default=None)
+
+
+def _explains(other: Curve, given: Curve) -> bool:
+    """Far less slack; on one bridge, where errors compare, half the slack will do if there is less error too."""
+    if other.slack >= SOUND:
+        return False
+    less = other.reading.bridge == given.reading.bridge and other.relative < LESS * given.relative
+    return other.slack < FRACTION * given.slack or (less and other.slack < given.slack / 2)
 
 
 def _gathered(batches: object, parts: int, samples: int | None) -> tuple[Tensor, ...]:
