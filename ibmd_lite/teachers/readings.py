@@ -1,0 +1,211 @@
+"""How a network's numbers may be read: what it predicts, which time it is told, what it sees, on which bridge.
+
+A ``Reading`` is one answer to all four; ``alternatives`` are the usual other answers, each told in the words that
+``wrap`` takes.  ``Output`` and ``Retimed`` are prediction types named by their formulas.
+
+Imports torch, jaxtyping, ``bridges`` and ``model``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ibmd_lite.bridges import I2SB, VP, Bridge, Brownian, ContinuousI2SB, Flow, ResShift
+from ibmd_lite.model import BBDM, DDBM, X0, I2SBNoise, Prediction, Scalings
+
+__all__ = ["OUTPUTS", "RANGES", "TIMES", "Output", "Reading", "Retimed", "alternatives"]
+
+
+def _one(t: Tensor) -> Tensor:
+    return torch.ones_like(t)
+
+
+def _prior(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
+    prior = bridge.prior(t)
+    if prior is None:
+        raise ValueError(f"{bridge} has no prior q(xt|x0), so no noise and no score of it; name another output")
+    return prior
+
+
+def _noise(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
+    alpha, sigma = _prior(bridge, t)
+    return 1 / alpha, -sigma / alpha
+
+
+def _score(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
+    alpha, sigma = _prior(bridge, t)
+    return 1 / alpha, sigma.square() / alpha
+
+
+OUTPUTS: Mapping[str, Callable[[Bridge, Tensor], tuple[Tensor, Tensor]]] = {
+    "x0": lambda bridge, t: (0 * t, _one(t)),
+    "xt - x0": lambda bridge, t: (_one(t), -_one(t)),
+    "x0 - xt": lambda bridge, t: (_one(t), _one(t)),
+    "(xt - x0) T/t": lambda bridge, t: (_one(t), -t / bridge.T),
+    "(x0 - xt) T/t": lambda bridge, t: (_one(t), t / bridge.T),
+    "(xt - alpha x0)/sigma": _noise,
+    "-(xt - alpha x0)/sigma^2": _score,
+}
+"""What a network may predict; skip and out of x0_hat = skip xt + out F.  alpha, sigma are those of q(xt|x0).
+
+``(xt - x0) T/t`` is the velocity of flow matching and the drift of a Brownian bridge, ``(x0 - xt) T/t`` the same for
+who lets time run from the corrupted image to the clean one.  The last is a score.
+"""
+
+TIMES: Mapping[str, Callable[[Bridge, Tensor], Tensor]] = {
+    "1000 t/T": lambda bridge, t: 1000 * t / bridge.T,
+    "t/T": lambda bridge, t: t / bridge.T,
+    "t": lambda bridge, t: t,
+    "t - 1": lambda bridge, t: t - 1,
+    "1000 (t - 1)/T": lambda bridge, t: 1000 * (t - 1) / bridge.T,
+    "1000 (1 - t/T)": lambda bridge, t: 1000 * (1 - t / bridge.T),
+    "1 - t/T": lambda bridge, t: 1 - t / bridge.T,
+    "T - t": lambda bridge, t: bridge.T - t,
+    "250 log t": lambda bridge, t: 250 * (t + 1e-44).log(),
+    "log(t)/4": lambda bridge, t: (t + 1e-44).log() / 4,
+}
+"""The number that a network may be told for the time t."""
+
+OF_TABLES = ("t - 1", "1000 (t - 1)/T", "T - t")
+REVERSED = ("1000 (1 - t/T)", "1 - t/T", "T - t")
+
+RANGES: Mapping[str, tuple[tuple[float, float], Callable[[Tensor], Tensor]]] = {
+    "(x + 1)/2": ((-1, 1), lambda x: (x + 1) / 2),
+    "127.5 (x + 1)": ((-1, 1), lambda x: 127.5 * (x + 1)),
+    "2 x - 1": ((0, 1), lambda x: 2 * x - 1),
+    "255 x": ((0, 1), lambda x: 255 * x),
+    "x/127.5 - 1": ((0, 255), lambda x: x / 127.5 - 1),
+    "x/255": ((0, 255), lambda x: x / 255),
+}
+"""Ranges that images come in, and ways out of each."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A prediction type named by its formula, a key of ``OUTPUTS``; the network is told the time 1000 t/T."""
+
+    predicts: str
+
+    def __post_init__(self) -> None:
+        if self.predicts not in OUTPUTS:
+            raise ValueError(f"unknown output {self.predicts!r}; expected one of {list(OUTPUTS)}")
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        skip, out = OUTPUTS[self.predicts](bridge, t)
+        return Scalings(skip, out, _one(t), 1000 * t / bridge.T)
+
+
+@dataclass(frozen=True)
+class Retimed:
+    """Another prediction type, whose network is told its time by another rule, a key of ``TIMES``."""
+
+    prediction: Prediction
+    time: str
+
+    def __post_init__(self) -> None:
+        if self.time not in TIMES:
+            raise ValueError(f"unknown time {self.time!r}; expected one of {list(TIMES)}")
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        return self.prediction.scalings(bridge, t)._replace(time=TIMES[self.time](bridge, t))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a network.
+
+    kind: the mistake that it would undo.  write: what to write then.  sees: the arguments beside the time, in order.
+    double: whether two things are changed.
+    images: how to bring images to the network's range, a key of ``RANGES``.  swapped: pairs hold (xT, x0).
+    """
+
+    bridge: Bridge
+    prediction: Prediction
+    sees: tuple[str, ...] = ("xt",)
+    images: str | None = None
+    swapped: bool = False
+    double: bool = False
+    kind: str = "none"
+    write: str = "as it is"
+
+
+def alternatives(given: Reading, *, pairs: bool, std: float, values: tuple[float, float]) -> Iterator[Reading]:
+    """The usual other readings of a network that is read as ``given``.
+
+    pairs: whether clean images are known.  std: of the images.  values: the least and the largest of them.
+    """
+    timed = given.prediction if isinstance(given.prediction, Retimed) else None
+    base = timed.prediction if timed else given.prediction
+    without = ", without time=" if timed else ""
+    if timed:
+        kind = "direction of time" if timed.time in REVERSED else "scale of time"
+        yield replace(given, prediction=base, kind=kind, write="no time=")
+    times = [time for time in TIMES if given.bridge.times is not None or time not in OF_TABLES]
+    for time in times:
+        kind = "direction of time" if time in REVERSED or (timed and timed.time in REVERSED) else "scale of time"
+        yield replace(given, prediction=Retimed(base, time), kind=kind, write=f"time={time!r}")
+    known = [(p, w) for p, w in _predictions(std) if p != base and _serves(p, given.bridge)]
+    for prediction, words in known:
+        yield replace(given, prediction=prediction, kind="prediction", write=f"prediction={words}{without}")
+        if timed:
+            kept = Retimed(prediction, timed.time)
+            yield replace(given, prediction=kept, kind="prediction", write=f"prediction={words}")
+    for prediction, words in known:
+        for time in times:
+            told = f"prediction={words}, time={time!r}"
+            kind = "prediction and time"
+            yield replace(given, prediction=Retimed(prediction, time), kind=kind, write=told, double=True)
+    for bridge in _louder_and_quieter(given.bridge):
+        yield replace(given, bridge=bridge, kind="noise of the bridge", write=f"{bridge}")
+    if len(given.sees) == 2:
+        yield replace(given, sees=("xt",), kind="conditional", write="conditional=False")
+        told = "a module that calls network(xT, time, xt)"
+        yield replace(given, sees=given.sees[::-1], kind="order of xt and xT", write=told)
+    else:
+        yield replace(given, sees=("xt", "xT"), kind="conditional", write="conditional=True")
+    low, high = values
+    for name, ((least, most), _) in RANGES.items():
+        slack = 0.05 * (most - least)
+        if least - slack <= low <= high <= most + slack and high - low > 0.6 * (most - least):
+            yield replace(given, images=name, kind="range of the images", write=f"images as {name}")
+    if pairs:
+        yield replace(given, swapped=True, kind="order of the pairs", write="pairs=(x0, xT), clean images first")
+
+
+def _predictions(std: float) -> Iterator[tuple[Prediction, str]]:
+    measured = float(f"{std:.2g}")
+    known = [X0(), BBDM(), I2SBNoise(), DDBM(), DDBM(0.5, 0.125), DDBM(measured), DDBM(measured, measured**2 / 2)]
+    yield from ((prediction, repr(prediction)) for prediction in dict.fromkeys(known))
+    yield from ((Output(name), repr(name)) for name in OUTPUTS if name not in ("x0", "xt - x0"))
+
+
+def _serves(prediction: Prediction, bridge: Bridge) -> bool:
+    try:
+        prediction.scalings(bridge, bridge.grid(1)[:1])
+    except ValueError:
+        return False
+    return True
+
+
+def _louder_and_quieter(bridge: Bridge, factors: tuple[float, ...] = (1 / 16, 1 / 4, 4, 16)) -> Iterator[Bridge]:
+    """The same family with other noise: its variance times each factor, as far as one parameter sets it."""
+    for factor in factors:
+        match bridge:
+            case Brownian():
+                yield replace(bridge, eps=bridge.eps * factor)
+            case ContinuousI2SB() | I2SB():
+                yield replace(bridge, beta_max=bridge.beta_max * factor)
+            case VP():
+                yield replace(bridge, beta_d=bridge.beta_d * factor)
+            case ResShift():
+                yield replace(bridge, kappa=bridge.kappa * math.sqrt(factor))
+            case Flow():
+                yield Brownian(eps=factor, T=bridge.T)
+    if isinstance(bridge, Brownian):
+        yield Flow(T=bridge.T)

@@ -1,0 +1,99 @@
+"""A bridge model of the reader's own: a network, its bridge, what it predicts; checked where there are images.
+
+A network does not say what it predicts, which time it is told or which noise it knows, and a wrong answer to one of
+these raises no error: it ruins a distillation.  ``wrap`` looks for it in the denoising error over t (``examine``).
+
+Imports torch, jaxtyping, ``bridges``, ``model`` and its neighbours ``readings`` and ``examination``.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ibmd_lite.bridges import Bridge
+from ibmd_lite.model import BBDM, X0, BridgeModel, Prediction
+from ibmd_lite.teachers.examination import Check, examine
+from ibmd_lite.teachers.readings import OUTPUTS, TIMES, Output, Retimed
+
+__all__ = ["OUTPUTS", "TIMES", "Check", "Doubtful", "Output", "Retimed", "examine", "wrap"]
+
+Batch = Float[Tensor, "batch *dims"]
+
+
+class Doubtful(UserWarning):
+    """A network that may not be what it is wrapped as; the evidence is too weak to refuse it."""
+
+
+def wrap(
+    network: nn.Module,
+    bridge: Bridge,
+    *,
+    prediction: Prediction | str,
+    time: str | None = None,
+    conditional: bool = False,
+    pairs: tuple[Batch, Batch] | Iterable[tuple[Batch, Batch]] | None = None,
+    sources: Batch | Iterable[Batch] | None = None,
+    averaged: nn.Module | Mapping[str, Tensor] | None = None,
+    **settings: Any,
+) -> BridgeModel:
+    """A network as a ``BridgeModel``, in evaluation mode, after a look at its denoising error over t.
+
+    Refused is only what is sure: on pairs, a misfit that one other reading explains. Everything less is a warning,
+    ``Doubtful``, for a weak network is no mistake. Who knows better takes ``BridgeModel(...)`` itself.
+
+    Args:
+        network: called as network(xt, time), or network(xt, time, xT) if conditional; time is (B,).
+        bridge: the bridge that it was trained on, from ``ibmd_lite.bridges``.
+        prediction: a prediction type such as I2SBNoise(), or a formula of ``OUTPUTS`` such as "xt - x0".
+        time: what the network is told, a formula of ``TIMES``; by default what the prediction type says.
+        conditional: whether the network sees xT beside xt.
+        pairs: some hundred (x0, xT), or an iterator of batches. The surest check.
+        sources: xT alone, where there are no pairs. A weaker check: it warns and never refuses.
+        averaged: the averaged (EMA) weights, as a module or its state dict: warns if they are better.
+        settings: further arguments of ``examine``.
+
+    Returns:
+        The model. Without pairs and sources nothing is checked but that the network can be called.
+
+    Raises:
+        TypeError: what is no network, no bridge or no prediction type.
+        ValueError: unknown formulas; a network that cannot be called so; a mistake that is certain. The message says
+            what to write.
+    """
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a torch module, got {type(network).__name__}; put a function into one")
+    model = BridgeModel(network, bridge, conditional=conditional, prediction=_prediction(prediction, time)).eval()
+    if pairs is None and sources is None:
+        if averaged is not None or settings:
+            raise ValueError("averaged weights and settings are for the check: give pairs=(x0, xT) or sources=xT too")
+        return model
+    other = None
+    if averaged is not None:
+        other = averaged if isinstance(averaged, nn.Module) else copy.deepcopy(network)
+        if not isinstance(averaged, nn.Module):
+            other.load_state_dict(averaged)
+    try:
+        check = examine(model, pairs=pairs, sources=sources, averaged=other, **settings)
+    except TypeError as error:
+        seen = "network(xt, time, xT)" if conditional else "network(xt, time)"
+        raise ValueError(
+            f"the network could not be called as {seen}: {error}. Is conditional={conditional} right?"
+        ) from error
+    if check.certain:
+        raise ValueError(f"{check}\nIf you know better, take BridgeModel(network, bridge, ...) itself.")
+    if check.verdict != "agrees" or (check.gain is not None and check.gain > 0.01):
+        warnings.warn(check.words, Doubtful, stacklevel=2)
+    return model
+
+
+def _prediction(prediction: Prediction | str, time: str | None) -> Prediction:
+    if isinstance(prediction, str):
+        plain: dict[str, Prediction] = {"x0": X0(), "xt - x0": BBDM()}
+        prediction = plain.get(prediction) or Output(prediction)
+    return prediction if time is None else Retimed(prediction, time)
