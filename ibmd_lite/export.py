@@ -16,10 +16,9 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -34,6 +33,7 @@ from ibmd_lite.training.files import writing
 if TYPE_CHECKING:
     from onnx import ModelProto
     from onnxruntime import InferenceSession
+    from torch.onnx import ONNXProgram
 
 __all__ = ["Exported", "OnnxModel", "draws", "export_onnx", "export_program"]
 
@@ -207,7 +207,7 @@ class _Generator(nn.Module):
     def forward(
         self, xT: Tensor, z: Tensor | None = None, mask: Tensor | None = None, label: Tensor | None = None
     ) -> Tensor:
-        normals = iter(() if z is None else z.split(self.widths, 1))
+        normals: Iterator[Tensor] = iter(() if z is None else z.split(self.widths, 1))
         bridge, source = self.model.bridge, Source(xT, mask, label)
         xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, next(normals))
         for t, (from_xt, from_x0, std) in zip(self.times, self.weights, strict=False):
@@ -259,29 +259,40 @@ class _Unseen(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class _Graph:
-    """What is to be written: the module to trace, its inputs for a source, and the answer that torch gives to them."""
+    """What is to be written: the module to trace, and what it was made of, to compare with."""
 
-    module: nn.Module
+    what: Student | BridgeModel
+    module: _Generator | _Call
     source: Source
-    inputs: Callable[[Source], Inputs]
-    answer: Callable[[Source], Tensor]
-    facts: dict[str, Any]
-    output: str
     open_sizes: tuple[str, ...]
     multiple: int
     rounding: float
 
+    @property
+    def output(self) -> str:
+        return "x0" if isinstance(self.what, Student) else "x0_hat"
+
     def about(self, licence: str | None) -> dict[str, Any]:
-        sizes = self.open_sizes or tuple(self.source.xT.shape[2:])
+        """What a reader of the file must know, in words and as data."""
+        model = self.module.model
+        sizes: tuple[str | int, ...] = self.open_sizes or tuple(self.source.xT.shape[2:])
+        steps = self.what.nfe if isinstance(self.what, Student) else 0
+        kind = f"a student of {steps} network call{'s' * (steps > 1)}" if steps else "one call of a bridge model"
+        seeing = "seeing xT" if model.conditional else "not seeing xT"
         listed = {
             name: {
                 "type": str(x.dtype).removeprefix("torch."),
                 "shape": ["batch", *x.shape[1:2], *sizes][: x.ndim],
                 "meaning": MEANINGS[name],
             }
-            for name, x in self.inputs(self.source).items()
+            for name, x in _inputs(self.what, self.source).items()
         }
-        return self.facts | {
+        return {
+            "kind": "student" if steps else "model",
+            "words": f"{kind} on {model.bridge!r}, {seeing}, prediction {model.prediction!r}",
+            "grid": self.what.grid.tolist() if isinstance(self.what, Student) else None,
+            "task": self.source.task,
+            **model.about,
             "inputs": listed,
             "output": {"name": self.output, "type": "float32", "shape": ["batch", self.source.xT.shape[1], *sizes]},
             "multiple": self.multiple,
@@ -294,14 +305,24 @@ class _Graph:
         xT, label = self.source.xT, self.source.label
         grown = [size + self.multiple * (2 - axis) for axis, size in enumerate(xT.shape[2:])]
         shape = (len(xT) + 1, xT.shape[1], *(grown if self.open_sizes else xT.shape[2:]))
-        generator = torch.Generator().manual_seed(1)
-        uniform = torch.rand(shape, generator=generator)
+        uniform = torch.rand(shape, generator=torch.Generator().manual_seed(1))
         return Source(
             xT.min() + (xT.max() - xT.min()) * uniform,
             None if self.source.mask is None else (uniform[:, :1] > 0.5).float(),
             None if label is None else torch.cat([label, label[:1]]),
             self.source.task,
         )
+
+
+MEANINGS = {
+    "xT": "the corrupted batch",
+    "xt": "the state at time t; at t = T the corrupted batch itself where the bridge is pinned",
+    "t": "the time of each state, from 0 to T of the bridge; whole numbers for a bridge of tables",
+    "z": "standard normals, in order of use: the start's noise where the bridge is not pinned, then for each call its "
+    "noise and, after each but the last, that of the posterior",
+    "mask": "1 in the hole, 0 where xT is known",
+    "label": "the class of each image",
+}
 
 
 def _graph(what: Student | BridgeModel, example: Source | Tensor, any_size: bool, half: bool) -> _Graph:
@@ -316,58 +337,41 @@ def _graph(what: Student | BridgeModel, example: Source | Tensor, any_size: bool
         raise TypeError(f"the example must be float32, got {source.xT.dtype}: use xT.float()")
     if source.xT.ndim > 4:
         raise ValueError(f"vectors, signals and images are exported, got an example of shape {tuple(source.xT.shape)}")
-    exact = copy.deepcopy(what).cpu().eval()
-    own = copy.deepcopy(exact)
+    own = copy.deepcopy(what).cpu().eval()
+    exactly = _answer(own, source)  # refuses an example that does not fit, and fills what bridges keep of their tables
     if half:
         _round(own)
-    model = own.model_of(source.task) if isinstance(own, Student) else own
-    inputs: Callable[[Source], Inputs]
-    answer: Callable[[Source], Tensor]
-    if isinstance(own, Student):
-        module, output = _Generator(own, source.task), "x0"
-        inputs, answer = partial(_student_inputs, own), partial(_student_answer, own)
-        before = partial(_student_answer, exact)
+    rounding = (_answer(own, source) - exactly).abs().max().item() if half else 0.0
+    task = source.task
+    module = _Generator(own, task) if isinstance(own, Student) else _Call(own, task)
+    sizes: tuple[str, ...] = {3: ("length",), 4: ("height", "width")}.get(source.xT.ndim, ())
+    multiple = int(getattr(_network(own), "downsampling", 1)) if sizes else 1
+    return _Graph(own, module.eval(), source, sizes if any_size else (), multiple, rounding)
+
+
+def _inputs(what: Student | BridgeModel, source: Source) -> Inputs:
+    """Inputs for a source by name, with draws of a fixed seed."""
+    generator, xT = torch.Generator().manual_seed(0), source.xT
+    inputs: dict[str, Tensor | None]
+    if isinstance(what, Student):
+        inputs = {"xT": xT, "z": draws(what, xT, generator), "mask": source.mask, "label": source.label}
     else:
-        module, output = _Call(own, source.task), "x0_hat"
-        inputs, answer = partial(_model_inputs, own), partial(_model_answer, own)
-        before = partial(_model_answer, exact)
-    exactly = before(source)  # refuses an example that does not fit, and fills what bridges keep of their tables
-    rounding = (answer(source) - exactly).abs().max().item()
-    names = {3: ("length",), 4: ("height", "width")}.get(source.xT.ndim, ())
-    multiple = int(getattr(model.network, "downsampling", 1)) if names else 1
-    return _Graph(
-        module.eval(),
-        source,
-        inputs,
-        answer,
-        _facts(own, model, source.task),
-        output,
-        names if any_size else (),
-        multiple,
-        rounding,
-    )
+        t = what.bridge.draw_times(len(xT), generator).float()
+        xt = xT + torch.randn(xT.shape, generator=generator)
+        inputs = {"xt": xt, "t": t, "xT": xT if what.conditional else None, "label": source.label}
+    return {name: x for name, x in inputs.items() if x is not None}
 
 
-MEANINGS = {
-    "xT": "the corrupted batch",
-    "xt": "the state at time t; at t = T the corrupted batch itself where the bridge is pinned",
-    "t": "the time of each state, from 0 to T of the bridge",
-    "z": "standard normals, in order of use: the start's noise where the bridge is not pinned, then for each call its "
-    "noise and, after each but the last, that of the posterior",
-    "mask": "1 in the hole, 0 where xT is known",
-    "label": "the class of each image",
-}
+@torch.no_grad()
+def _answer(what: Student | BridgeModel, source: Source) -> Tensor:
+    """What torch answers to those inputs."""
+    if isinstance(what, Student):
+        return what(source, generator=torch.Generator().manual_seed(0))
+    return what(**_inputs(what, source), **_task(source.task, source.xT))
 
 
-def _facts(own: Student | BridgeModel, model: BridgeModel, task: int | None) -> dict[str, Any]:
-    """What a reader of the file must know beside its inputs, in words and as data."""
-    on = (
-        f"on {model.bridge!r}, {'seeing' if model.conditional else 'not seeing'} xT, of prediction {model.prediction!r}"
-    )
-    if isinstance(own, Student):
-        words = f"a student of {own.nfe} network call{'s' if own.nfe > 1 else ''} {on}"
-        return {"kind": "student", "words": words, "grid": own.grid.tolist(), "task": task} | model.about
-    return {"kind": "model", "words": f"one call of a bridge model {on}", "task": task} | model.about
+def _network(what: Student | BridgeModel) -> nn.Module:
+    return what.model.network if isinstance(what, Student) else what.network
 
 
 def _widths(student: Student) -> list[int]:
@@ -375,31 +379,6 @@ def _widths(student: Student) -> list[int]:
     own = [student.noise_channels] if student.noise_channels else []
     start = [student.channels] if student.model.bridge.end_std > 0 else []
     return start + [*own, student.channels] * (student.nfe - 1) + own
-
-
-def _student_inputs(student: Student, source: Source) -> Inputs:
-    z = draws(student, source.xT, torch.Generator().manual_seed(0))
-    return _present(xT=source.xT, z=z, mask=source.mask, label=source.label)
-
-
-def _student_answer(student: Student, source: Source) -> Tensor:
-    return student(source, generator=torch.Generator().manual_seed(0))
-
-
-def _model_inputs(model: BridgeModel, source: Source) -> Inputs:
-    generator = torch.Generator().manual_seed(0)
-    t = model.bridge.draw_times(len(source.xT), generator).float()
-    xt = source.xT + torch.randn(source.xT.shape, generator=generator)
-    return _present(xt=xt, t=t, xT=source.xT if model.conditional else None, label=source.label)
-
-
-@torch.no_grad()
-def _model_answer(model: BridgeModel, source: Source) -> Tensor:
-    return model(**_model_inputs(model, source), **_task(source.task, source.xT))
-
-
-def _present(**inputs: Tensor | None) -> Inputs:
-    return {name: x for name, x in inputs.items() if x is not None}
 
 
 def _task(task: int | None, x: Tensor) -> Inputs:
@@ -414,7 +393,8 @@ def _traceable(model: BridgeModel) -> BridgeModel:
         if isinstance(part, Conditions):
             network.set_submodule(name, _Told(part))
     if getattr(network, "conditional", None) == "optional" and not model.conditional:
-        network = _Unseen(network, network.channels)
+        channels: Any = network.channels
+        network = _Unseen(network, channels)
     return BridgeModel(network, bridge, conditional=model.conditional, prediction=model.prediction)
 
 
@@ -429,20 +409,20 @@ def _round(module: nn.Module) -> None:
 
 def _traced(graph: _Graph) -> torch.export.ExportedProgram:
     other = graph.other()  # of two or more, which a batch must be for tracing to leave it open
-    inputs = graph.inputs(other)
+    inputs = _inputs(graph.what, other)
     batch, sizes = torch.export.Dim("batch"), [torch.export.Dim(name) for name in graph.open_sizes]
     spatial = dict(enumerate((size if graph.multiple == 1 else graph.multiple * size for size in sizes), start=2))
     shapes = {name: {0: batch} | (spatial if x.ndim > 2 else {}) for name, x in inputs.items()}
     try:
         return torch.export.export(graph.module, (), inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch.export has many kinds, most of them its own
-        network = type(graph.module.model.network).__name__
+        network = type(_network(graph.what)).__name__
         hint = "; if its size must be fixed, use any_size=False" if graph.open_sizes else ""
         raise ValueError(f"torch.export cannot follow {network}: {_first_line(error)}{hint}") from error
 
 
 def _onnx(graph: _Graph) -> ModelProto:
-    program, names = _traced(graph), list(graph.inputs(graph.source))
+    program, names = _traced(graph), list(_inputs(graph.what, graph.source))
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
     try:
@@ -457,7 +437,7 @@ def _onnx(graph: _Graph) -> ModelProto:
         raise ValueError(f"torch.onnx has no operators for this network: {_first_line(error)}") from error
     finally:
         log.setLevel(level)
-    return written.model_proto
+    return cast("ONNXProgram", written).model_proto
 
 
 def _store_half(proto: ModelProto) -> None:
@@ -483,7 +463,7 @@ def _compared(graph: _Graph, again: Callable[..., Tensor], tolerance: float) -> 
     """The largest difference between what torch and the file answer; ValueError where it exceeds the tolerance."""
     largest = 0.0
     for source in (graph.source, graph.other()):
-        expected, got = graph.answer(source), again(**graph.inputs(source))
+        expected, got = _answer(graph.what, source), again(**_inputs(graph.what, source))
         difference = (got - expected).abs().max().item()
         if not difference <= tolerance:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_a_teacher_walks_outside_of_torch(tmp_path):
     model, grid, xt = OnnxModel.read(written.path), teacher.bridge.grid(5), xT
     assert list(written.about["inputs"]) == ["xt", "t", "xT"]
     noise = torch.randn(4, 4, 2, generator=torch.Generator().manual_seed(3))
-    for step, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for step, (t, s) in enumerate(pairwise(grid)):
         from_xt, from_x0, std = (weight.item() for weight in teacher.bridge.posterior(t, s))
         xt = from_xt * xt + from_x0 * model(xt=xt, t=t.float().repeat(4), xT=xT)
         xt = xt + std * noise[step] if step < 4 else xt
@@ -177,9 +178,9 @@ def test_wrong_arguments_are_refused_with_what_to_do(pictures, tmp_path):
     path, xT = tmp_path / "x.onnx", torch.zeros(1, 3, 8, 8)
     with pytest.raises(TypeError, match="a Student or a BridgeModel is exported, got UNet"):
         export_onnx(UNet(width=4), path, xT)
-    with pytest.raises(TypeError, match="weights in float32 are exported, got torch.float64"):
+    with pytest.raises(TypeError, match=r"weights in float32 are exported, got torch\.float64"):
         export_onnx(BridgeModel(MLP().double(), Brownian()), path, xT.double())
-    with pytest.raises(TypeError, match="the example must be float32, got torch.float64"):
+    with pytest.raises(TypeError, match=r"the example must be float32, got torch\.float64"):
         export_onnx(pictures, path, xT.double())
     with pytest.raises(ValueError, match="the first to be smaller"):
         export_onnx(pictures, path, xT, values=(1.0, 0.0))
