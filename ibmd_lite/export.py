@@ -8,8 +8,10 @@ and onnxruntime load when used.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
+import io
 import json
 import logging
 import os
@@ -414,30 +416,47 @@ def _traced(graph: _Graph) -> torch.export.ExportedProgram:
     spatial = dict(enumerate((size if graph.multiple == 1 else graph.multiple * size for size in sizes), start=2))
     shapes = {name: {0: batch} | (spatial if x.ndim > 2 else {}) for name, x in inputs.items()}
     try:
-        return torch.export.export(graph.module, (), inputs, dynamic_shapes=shapes, strict=False)
+        with _quiet():
+            program = torch.export.export(graph.module, (), inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch.export has many kinds, most of them its own
         network = type(_network(graph.what)).__name__
         hint = "; if its size must be fixed, use any_size=False" if graph.open_sizes else ""
         raise ValueError(f"torch.export cannot follow {network}: {_first_line(error)}{hint}") from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names files of this machine
+    return program
 
 
 def _onnx(graph: _Graph) -> ModelProto:
     program, names = _traced(graph), list(_inputs(graph.what, graph.source))
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = log.level
     try:
-        with warnings.catch_warnings():
+        with _quiet(), warnings.catch_warnings():
             # torch 2.13 copies its own LeafSpec, whose maker warns of the copy
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            log.setLevel(logging.ERROR)  # it reports operators of torchvision, which nothing here uses
             written = torch.onnx.export(
                 program, (), dynamo=True, input_names=names, output_names=[graph.output], verbose=False
             )
     except Exception as error:  # torch.onnx has a kind for each of its steps
         raise ValueError(f"torch.onnx has no operators for this network: {_first_line(error)}") from error
+    proto = cast("ONNXProgram", written).model_proto
+    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
+        del part.metadata_props[:]  # where in torch and in whose files each came from
+    return proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch logs and prints beside the errors that it raises: graphs, and operators of torchvision."""
+    named = ("torch.fx.experimental.symbolic_shapes", "torch.onnx._internal.exporter._registration")
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in named}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
-        log.setLevel(level)
-    return cast("ONNXProgram", written).model_proto
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _store_half(proto: ModelProto) -> None:

@@ -150,8 +150,8 @@ class Restoration:
 
     Raises:
         FileNotFoundError: no student, no folder.
-        ValueError: a seed below 0, a student that this cannot drive, no images, two that would get one name, an ``out`` that holds
-            other files or lies in the folder (or the folder in it).
+        ValueError: a seed below 0, a student that this cannot drive, no images, two that would get one name, an
+            ``out`` that holds other files or lies in the folder (or the folder in it).
     """
 
     def __init__(

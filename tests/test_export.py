@@ -103,6 +103,10 @@ def test_a_program_reads_from_the_file_what_it_needs(exported):
     assert [x.name for x in session.get_outputs()] == [about["output"]["name"]] == ["x0"]
 
 
+def test_the_file_names_no_place_on_this_machine(exported):
+    assert b".py" not in exported.path.read_bytes()
+
+
 def test_every_input_and_every_draw_in_the_documented_order(points):
     student, source, written = points
     model = OnnxModel.read(written.path)
@@ -167,11 +171,12 @@ class Forgetful(nn.Module):
 @pytest.mark.parametrize(
     ("network", "told"), [(Branching(), "cannot follow Branching"), (Forgetful(), "differ from torch's by up to")]
 )
-def test_what_a_graph_cannot_keep_is_refused_and_not_written(network, told, tmp_path):
+def test_what_a_graph_cannot_keep_is_refused_and_not_written(network, told, tmp_path, capfd):
     model = BridgeModel(network, Brownian())
     with pytest.raises(ValueError, match=told):
         export_onnx(model, tmp_path / "model.onnx", torch.ones(3, 2))
     assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", ""), "the error says it all"
 
 
 def test_wrong_arguments_are_refused_with_what_to_do(pictures, tmp_path):
