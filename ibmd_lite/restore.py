@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -150,6 +151,7 @@ class Restoration:
 
     Raises:
         FileNotFoundError: no student, no folder.
+        ImportError: Pillow or onnxruntime is not installed.
         ValueError: a seed below 0, a student that this cannot drive, no images, two that would get one name, an
             ``out`` that holds other files or lies in the folder (or the folder in it).
     """
@@ -164,6 +166,8 @@ class Restoration:
         seed: int = 0,
         masks: str | os.PathLike | None = None,
     ) -> None:
+        if importlib.util.find_spec("PIL") is None:
+            raise ImportError("Pillow is needed for image files: pip install 'ibmd_lite[images,export]'")
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed is {seed}; expected a whole number from 0 to 2^63 - 1")
         self.folder, self.out, self.seed = Path(folder), Path(out), seed
@@ -257,11 +261,12 @@ class Restoration:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; 0 where all images are restored, 1 where some could not be read, 2 where nothing was begun."""
+    """The command; 0 where all images are restored, 1 where some are not, 2 where nothing was begun."""
     parser = argparse.ArgumentParser(
         prog="python -m ibmd_lite.restore",
         description="Restore a folder of images with an exported student. Each result is a PNG of the same name in the "
-        "same place under OUT. Run the same command again to go on with a run that was cut off.",
+        "same place under OUT, upright, eight bits a channel, transparency laid on white. The same command goes on "
+        "with a run that was cut off.",
     )
     default = Tiling()
     parser.add_argument("student", metavar="STUDENT", help="an .onnx file of ibmd_lite.export.export_onnx")
@@ -284,6 +289,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}; the same command goes on from here", file=sys.stderr)
+        return 1
     done = len(run.left) - faults
     print(f"{done} restored, {run.there} were there already, {faults} could not be read; results in {run.out}")
     return 1 if faults else 0
