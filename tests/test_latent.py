@@ -155,6 +155,12 @@ def test_known_codes_know_nothing_of_the_hole_if_the_reach_is_the_encoders(reach
     assert torch.allclose(codes.xT[known], latent.codes(x0)[known], atol=1e-6) == holds
 
 
+def test_what_stood_in_the_hole_reaches_no_code() -> None:
+    latent, x0 = Latent(Around(), wide), Photographs(32).crops(1, generator())
+    one, other = (latent.source(Inpainting(CentreHole())(x0, generator(seed)), generator(2)) for seed in (0, 1))
+    assert torch.equal(one.xT, other.xT)
+
+
 def test_the_codes_of_a_hole_are_noise_that_one_seed_repeats() -> None:
     cut = Corrupted(Photographs(32), Inpainting(CentreHole(0.75)))
     latent = Latent(Around(), wide)
