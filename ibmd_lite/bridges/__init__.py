@@ -10,7 +10,7 @@ literature is one small class here; models, samplers and distillation use nothin
 
 from ibmd_lite.bridges.bridge import Bridge, Posterior, StepWeights, like
 from ibmd_lite.bridges.linear import VE, VP, Brownian, ContinuousI2SB, Flow, LinearBridge
-from ibmd_lite.bridges.tables import DBIMI2SB, I2SB, ResShift, TableBridge
+from ibmd_lite.bridges.tables import DBIMI2SB, I2SB, I2SBFlow, ResShift, TableBridge
 
 __all__ = [
     "I2SB",
@@ -21,6 +21,7 @@ __all__ = [
     "ContinuousI2SB",
     "DBIMI2SB",
     "Flow",
+    "I2SBFlow",
     "LinearBridge",
     "Posterior",
     "ResShift",

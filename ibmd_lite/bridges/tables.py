@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ibmd_lite.bridges.bridge import Bridge, Posterior, Times
+from ibmd_lite.bridges.bridge import Bridge, Posterior, StepWeights, Times
 
-__all__ = ["I2SB", "DBIMI2SB", "ResShift", "TableBridge"]
+__all__ = ["I2SB", "DBIMI2SB", "I2SBFlow", "ResShift", "TableBridge"]
 
 
 class TableBridge(Bridge):
@@ -117,6 +117,35 @@ class DBIMI2SB(I2SB):
         forward, backward = self._sums
         total = forward[-1]
         return torch.stack([forward / total, backward / total, (forward * backward / total).sqrt()])
+
+
+@dataclass(frozen=True)
+class I2SBFlow(I2SB):
+    """I2SB's 'ot_ode', its published deblurring and inpainting: the tables of ``I2SB`` for a and b, no noise.
+
+    c = 0, and the step to s keeps the posterior's mean and drops its noise; sigma_t, by which ``I2SBNoise`` divides,
+    stays that of ``I2SB``.  As with ``Flow``, all randomness must come from xT or z.  Published with beta_max = 1.0.
+    """
+
+    beta_max: float = 1.0
+
+    @functools.cached_property
+    def curves(self) -> Float[Tensor, "3 allowed"]:
+        a, b, c = super().curves
+        return torch.stack([a, b, torch.zeros_like(c)])
+
+    def posterior(self, t: Times, s: Times) -> Posterior:
+        return super().posterior(t, s)._replace(std=torch.zeros_like(t))
+
+    def step_weights(self, t: Times, s: Times, eta: float) -> StepWeights:
+        return I2SB(self.beta_max, self.n).step_weights(t, s, eta)._replace(std=torch.zeros_like(t))
+
+    def draw_times(
+        self, n: int, generator: torch.Generator | None = None, *, device: torch.device | str | None = None
+    ) -> Float[Tensor, " n"]:
+        """Uniform on all indices, as published; no state is noisy."""
+        device = generator.device if generator is not None else device
+        return torch.randint(self.n, (n,), generator=generator, device=device).float()
 
 
 @dataclass(frozen=True)
