@@ -55,6 +55,19 @@ def test_the_small_network_by_hand() -> None:
     assert passes.through == 2 * forward - times  # what the time becomes does not depend on the image
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_attention_by_hand(device: str) -> None:
+    """8 x 8 pixels of 32 features: two products of pixels with pixels forward, twice as many for each gradient."""
+    with torch.device(device):
+        networks = [UNet(width=16, multipliers=(1, 2), attention=attention) for attention in (False, True)]
+    without, seeing = (Passes.counted(network, SHAPE) for network in networks)
+    linear = 2 * 64 * 32 * (3 * 32 + 32)
+    product = 2 * (2 * 64 * 64 * 32)
+    assert seeing.forward - without.forward == linear + product
+    assert seeing.training - without.training == 3 * (linear + product)
+    assert seeing.through - without.through == 2 * linear + 3 * product
+
+
 def test_counting_needs_no_memory_and_changes_nothing() -> None:
     with torch.device("meta"):
         nowhere = UNet(**SMALL)
