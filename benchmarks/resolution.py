@@ -38,6 +38,11 @@ NETWORKS = {
     "ADM, narrow": lambda: ADM(Architecture(32, (1, 1, 2, 2), 1, (8,), 32)),
     "ADM, as published": lambda: ADM(Architecture()),
 }
+POINTS = {
+    "compact U-Net": ("64x1", "64x4", "128x4", "256x1"),
+    "ADM, narrow": ("64x1", "128x1"),
+    "ADM, as published": ("256x1",),
+}
 LAYERS = {UNet: r"(down|up)\.\d+", ADM: r"(input_blocks|output_blocks)\.\d+\.\d+|middle_block\.\d+"}
 INPUT = {UNet: "input_layer", ADM: ADM.input_layer}
 KINDS = ("teacher", "fake", "generator")
@@ -46,7 +51,7 @@ KINDS = ("teacher", "fake", "generator")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS)[:2])
-    parser.add_argument("--points", nargs="+", default=["64x1", "64x4", "128x4", "256x1"])
+    parser.add_argument("--points", nargs="+", help="sides and batches, as 64x4; by default some for each network")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -60,7 +65,7 @@ def main() -> None:
         return
     rows = []
     for name in arguments.networks:
-        for point in arguments.points:
+        for point in arguments.points or POINTS[name]:
             for recomputed in (False, True):
                 side, batch = sizes(point)
                 told = {f"{kind} GFLOP": batch * count / 1e9 for kind, count in counted(name, recomputed, side).items()}
