@@ -79,10 +79,18 @@
   [18, 21, 26, 66].forEach((value, i) => (CHROMINANCE[8 + i] = value));
   [24, 26, 56].forEach((value, i) => (CHROMINANCE[16 + i] = value));
   [47, 66].forEach((value, i) => (CHROMINANCE[24 + i] = value));
-  const COSINES = Array.from({ length: 64 }, (_, i) => {
-    const [order, place] = [i >> 3, i & 7];
-    return (order ? Math.SQRT2 : 1) * Math.cos(((2 * place + 1) * order * Math.PI) / 16);
-  });
+  // Cosines in 13 bits: row by row the left half of each wave; the right half is its mirror image, in odd rows negative.
+  // A few are one off from the rounded cosine, because libjpeg makes them of sums of rounded factors.
+  const WAVES = [
+    [8192, 8192, 8192, 8192],
+    [11363, 9633, 6437, 2260],
+    [10703, 4433, -4433, -10703],
+    [9633, -2259, -11362, -6436],
+    [8192, -8192, -8192, 8192],
+    [6437, -11362, 2261, 9633],
+    [4433, -10704, 10704, -4433],
+    [2260, -6436, 9633, -11363],
+  ].flatMap((half, order) => [...half, ...[...half].reverse().map((value) => (order % 2 ? -value : value))]);
 
   // The standard tables are for quality 50.
   function divisors(base, quality) {
@@ -90,23 +98,26 @@
     return base.map((value) => clamp(Math.floor((value * scale + 50) / 100), 1, 255));
   }
 
-  // One block of samples through the table.  libjpeg computes in whole numbers and rounds after rows and after columns; so
-  // does this, or one coefficient in a hundred would fall on the other side of a rounding.
+  // One block of samples through the table.  libjpeg computes in whole numbers and rounds after rows and after columns, and
+  // so does this: else one coefficient in a hundred would fall on the other side of a rounding.
   function throughTable(block, table) {
-    const product = (of, scale) => Float64Array.from({ length: 64 }, (_, i) => Math.round(of(i >> 3, i & 7) * scale));
-    const sum = (term) => {
-      let total = 0;
-      for (let i = 0; i < 8; i++) total += term(i);
-      return total;
+    const transformed = (term, bits) => {
+      const out = new Float64Array(64);
+      for (let i = 0; i < 64; i++) {
+        let sum = 0;
+        for (let k = 0; k < 8; k++) sum += term(i >> 3, i & 7, k);
+        out[i] = Math.round(sum / 2 ** bits);
+      }
+      return out;
     };
-    const rows = product((row, order) => sum((i) => COSINES[order * 8 + i] * block[row * 8 + i]), 4);
-    const found = product((order, column) => sum((i) => COSINES[order * 8 + i] * rows[i * 8 + column]), 1 / 4);
+    const rows = transformed((row, order, k) => WAVES[8 * order + k] * block[8 * row + k], 11);
+    const found = transformed((order, column, k) => WAVES[8 * order + k] * rows[8 * k + column], 15);
     const kept = found.map((value, i) => {
       const step = 8 * table[i];
       return Math.sign(value) * Math.floor((Math.abs(value) + step / 2) / step) * table[i];
     });
-    const columns = product((row, column) => sum((i) => COSINES[i * 8 + row] * kept[i * 8 + column]), 4);
-    return product((row, column) => sum((i) => COSINES[i * 8 + column] * columns[row * 8 + i]), 1 / 32);
+    const columns = transformed((row, column, k) => WAVES[8 * k + row] * kept[8 * k + column], 11);
+    return transformed((row, column, k) => WAVES[8 * k + column] * columns[8 * row + k], 18);
   }
 
   function planeThroughTable(plane, side, table) {
@@ -261,7 +272,7 @@
     }
   }
 
-  window.tryIt = { normals, withHole, sketch, jpeg, about, network, student, walk };
+  window.tryIt = { normals, sketch, jpeg, about, call, student, walk };
 
   // ---- The page ----------------------------------------------------------------------------------------------------
 
@@ -303,6 +314,13 @@
       <div class="try-it-row" data-tools></div>
       <p class="try-it-help" id="try-it-help"></p>
     </form>
+    <div class="try-it-row">
+      <button type="button" data-do="start" class="try-it-main">Start the student</button>
+      <button type="button" data-do="again" hidden>Again, with other noise</button>
+      <button type="button" data-do="walk" hidden>Let the teacher walk</button>
+      <button type="button" data-do="stop" hidden>Stop</button>
+    </div>
+    <p role="status" aria-live="polite" class="try-it-status"></p>
     <div class="try-it-panels">
       ${Object.entries(PANELS)
         .map(
@@ -313,14 +331,7 @@
         </figure>`,
         )
         .join("")}
-    </div>
-    <div class="try-it-row">
-      <button type="button" data-do="start" class="try-it-main">Start the student</button>
-      <button type="button" data-do="again" hidden>Again, with other noise</button>
-      <button type="button" data-do="walk" hidden>Let the teacher walk</button>
-      <button type="button" data-do="stop" hidden>Stop</button>
-    </div>
-    <p role="status" aria-live="polite" class="try-it-status"></p>`;
+    </div>`;
 
   // Colours of 64 x 64 pixels, cut from the middle of whatever was drawn.
   function pixelsOf(image, x = 0, y = 0, size = SIDE) {
@@ -398,6 +409,17 @@
       if (started) await answer();
     }
 
+    const ready = new Set();
+
+    // Load a network; its first call also lays out the memory, which is no part of its time.
+    async function prepare(name, what, inputs) {
+      if (ready.has(name)) return;
+      say(`Loading ${what}, one megabyte and a half ...`);
+      await painted();
+      await call(name, inputs);
+      ready.add(name);
+    }
+
     let answering = null;
     let wanted = false;
 
@@ -408,9 +430,11 @@
         try {
           while (wanted) {
             wanted = false;
+            const { task } = chosen;
             const given = source();
+            await prepare(`${task}-student`, "the student", given);
             const began = performance.now();
-            const x0 = await student(chosen.task, given);
+            const x0 = await student(task, given);
             const spent = performance.now() - began;
             show(canvas.student, x0);
             timeOf("student").textContent = `: ${seconds(spent)}`;
@@ -432,10 +456,6 @@
         say("Loading the runtime, five megabytes, from beside this page ...");
         await painted();
         await startRuntime();
-        say("Loading the student, one megabyte and a half ...");
-        await painted();
-        await network(`${chosen.task}-student`);
-        await student(chosen.task, source()); // the first call also lays out the memory, which is no part of its time
         started = true;
         button("start").hidden = true;
         for (const name of ["again", "walk"]) button(name).hidden = false;
@@ -454,15 +474,15 @@
       button("stop").hidden = false;
       button("stop").focus();
       try {
-        say("Loading the teacher, one megabyte and a half ...");
-        await painted();
-        await network(`${chosen.task}-teacher`);
+        const { task, seed } = chosen;
+        const given = source();
+        await prepare(`${task}-teacher`, "the teacher", { xt: given.xT, t: Float32Array.of(1), xT: given.xT });
         const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-        const steps = facts.walks[chosen.task];
+        const steps = facts.walks[task];
         const began = performance.now();
         say("The teacher walks.");
         let done = 0;
-        for await (const xt of walk(chosen.task, source(), steps, (step) => normals(1000 + 1000 * chosen.seed + step, 3 * PIXELS))) {
+        for await (const xt of walk(task, given, steps, (step) => normals(1000 * (seed + 1) + step, 3 * PIXELS))) {
           if (stop.signal.aborted) return say(`The teacher was stopped after ${done} of ${steps.length} calls.`);
           done++;
           const spent = performance.now() - began;
