@@ -3,8 +3,8 @@
 Three tasks at 64 x 64 on small networks: a painted hole, JPEG of any quality, a sketch.  Each teacher is trained,
 distilled into one call, and judged on images that no training saw; then all six are exported as ONNX files into
 `book/_assets/students`, with a card.  The images are Tiny ImageNet's: the listed subset, fetched from its publisher, or
-read from --data, a folder or zip of `split/class/file`.  All work is kept under runs/: a run that was killed goes on there
-when the command is given again.  An hour on one core that computes with bfloat16.
+read from --data, a folder or zip of `split/class/file`.  All work is kept under runs/: a run that was killed goes on
+there when the command is given again.  An hour on one core that computes with bfloat16.
 """
 
 import argparse
@@ -81,8 +81,8 @@ TASKS = {
     "jpeg": Task(AnyJPEG(), Brownian(0.02), I2SBNoise(), pace=HURRIED),
     "sketch": Task(Sketch(), VP(), DDBM(), conditional=True, pace=STEADY),
 }
-TEACHER_UPDATES = {"paint": 1200, "jpeg": 700, "sketch": 900}
-STUDENT_UPDATES = {"paint": 400, "jpeg": 400, "sketch": 300}
+TEACHER_UPDATES = {"paint": 1200, "jpeg": 700, "sketch": 800}
+STUDENT_UPDATES = {"paint": 400, "jpeg": 400, "sketch": 280}
 
 
 @dataclass(frozen=True)
