@@ -81,8 +81,8 @@ TASKS = {
     "jpeg": Task(AnyJPEG(), Brownian(0.02), I2SBNoise(), pace=HURRIED),
     "sketch": Task(Sketch(), VP(), DDBM(), conditional=True, pace=STEADY),
 }
-TEACHER_UPDATES = {"paint": 1200, "jpeg": 700, "sketch": 800}
-STUDENT_UPDATES = {"paint": 400, "jpeg": 400, "sketch": 280}
+TEACHER_UPDATES = {"paint": 1200, "jpeg": 700, "sketch": 1200}
+STUDENT_UPDATES = {"paint": 400, "jpeg": 400, "sketch": 400}
 
 
 @dataclass(frozen=True)

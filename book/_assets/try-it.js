@@ -588,6 +588,7 @@
       spaceDown ||= event.key === " ";
       if (spaceDown) stroke(from, brush);
       placeCursor();
+      say(`Row ${brush.row + 1}, column ${brush.column + 1} of ${SIDE}.`);
     });
     canvas.given.addEventListener("keyup", (event) => {
       if (event.key !== " " || !spaceDown) return;
@@ -599,6 +600,7 @@
       placeCursor();
     });
     canvas.given.addEventListener("blur", () => {
+      if (spaceDown) changed();
       brush.visible = spaceDown = false;
       placeCursor();
     });
@@ -611,6 +613,7 @@
       find(".try-it-help").textContent = HELP[chosen.task];
       canvas.given.setAttribute("role", drawing ? "application" : "img");
       canvas.given.tabIndex = drawing ? 0 : -1;
+      canvas.given.setAttribute("aria-label", drawing ? "What the networks get: paint here" : PANELS.given);
       canvas.given.setAttribute("aria-describedby", "try-it-help");
       find(".try-it-panels").dataset.task = chosen.task;
       chosen.quality = 8;
