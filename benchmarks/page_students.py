@@ -295,15 +295,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     seen = pictures(arguments.data)
-    trained, rows, differences = {}, [], {}
+    trained, differences = {}, {}
     for name in TASKS:
-        teacher, student = map(stored, train(name, seen, arguments.folder / name, arguments.precision))
-        trained[name] = teacher, student
-        rows += judge(name, seen, teacher, student, arguments.folder / name, arguments.precision)
-        differences[name] = export(name, teacher, student)
+        trained[name] = tuple(map(stored, train(name, seen, arguments.folder / name, arguments.precision)))
+        differences[name] = export(name, *trained[name])
     write_json(ASSETS / "about.json", {"photographs": NAMES, "walks": walks(trained)})
     save_picture(ASSETS / "photographs.png", torch.cat(list(photographs()), -1))
     save_picture(ASSETS / "answers.png", answered(trained))
+    rows = [
+        row
+        for name, pair in trained.items()
+        for row in judge(name, seen, *pair, arguments.folder / name, arguments.precision)
+    ]
     (ASSETS / "README.md").write_text(card(seen, rows, arguments.precision), "utf8")
     (ASSETS / "figures.md").write_text(told(rows), "utf8")
     sizes = {path.name: path.stat().st_size for path in sorted(ASSETS.glob("*.onnx"))}
