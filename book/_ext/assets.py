@@ -9,7 +9,9 @@ named here are kept. Imports the standard library alone.
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -23,7 +25,10 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True)
 class Package:
-    """One npm package: which files (patterns below `root`) go to which folder of the vendor tree."""
+    """One npm package: which files (patterns below `root`) go to which folder of the vendor tree.
+
+    `held`: files that a page reads as bytes; they are kept as scripts, see `as_script`.
+    """
 
     name: str
     version: str
@@ -31,6 +36,7 @@ class Package:
     root: str
     patterns: tuple[str, ...]
     folder: str
+    held: tuple[str, ...] = ()
 
 
 PACKAGES = (
@@ -66,7 +72,25 @@ PACKAGES = (
         patterns=("embed-amd.js", "*.woff2"),
         folder="widgets",
     ),
+    Package(
+        name="onnxruntime-web",
+        version="1.30.0",
+        sha512="q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
+        root="package/dist",
+        patterns=("ort.wasm.min.js",),
+        folder="onnxruntime",
+        held=("ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs"),
+    ),
 )
+
+
+def as_script(name: str, content: bytes) -> str:
+    """A file as a script that puts its bytes, gzipped and in base64, under its name into `heldFiles`.
+
+    A page that is opened from a disk may not fetch files, but it may load scripts.
+    """
+    packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    return f"(window.heldFiles ??= {{}})[{json.dumps(name)}] = {json.dumps(packed)};\n"
 
 
 def npm_command() -> list[str]:
@@ -121,7 +145,8 @@ def fetch(package: Package, into: Path) -> None:
                 if not member.isfile() or not path.is_relative_to(package.root):
                     continue
                 inner = path.relative_to(package.root)
-                if not any(
+                held = str(inner) in package.held
+                if not held and not any(
                     _matches(inner, pattern) for pattern in package.patterns
                 ):
                     continue
@@ -129,7 +154,12 @@ def fetch(package: Package, into: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = archive.extractfile(member)
                 assert source is not None
-                target.write_bytes(source.read())
+                content = source.read()
+                if held:
+                    script = as_script(target.name, content)
+                    target.with_name(f"{target.name}.js").write_text(script)
+                else:
+                    target.write_bytes(content)
                 kept += 1
         print(f"  {package.name} {package.version}: {kept} files")
 

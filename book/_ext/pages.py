@@ -1,7 +1,7 @@
 """Sphinx handlers of this book, each a mend for one thing that the tools do not do by themselves.
 
-Loaded by `_config.yml` (`sphinx.local_extensions`). Imports Sphinx, pybtex and its neighbour
-`links`.
+Loaded by `_config.yml` (`sphinx.local_extensions`). Imports Sphinx, pybtex and its neighbours
+`assets` and `links`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from assets import as_script
 from links import is_reserved
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
 from sphinx.application import Sphinx
 from sphinx.config import Config
+
+STUDENTS = Path(__file__).parents[1] / "_assets" / "students"
+"""What `benchmarks/page_students.py` writes: the networks of the page to try them on, and what it shows."""
 
 
 def drop_dead_buttons(app: Sphinx, config: Config) -> None:
@@ -124,6 +129,15 @@ def _escape(text: str) -> str:
     return re.sub(r"(?<!`)\beq:([a-z0-9][a-z0-9-]*)", r":eq:`eq:\1`", text)
 
 
+def hold_students(app: Sphinx, error: Exception | None) -> None:
+    """Networks and pictures of the page to try them on, as scripts: see `as_script`."""
+    if error is None and app.builder.format == "html":
+        folder = Path(app.outdir) / "_static" / STUDENTS.name
+        for path in STUDENTS.glob("*.*"):
+            script = as_script(path.name, path.read_bytes())
+            (folder / f"{path.name}.js").write_text(script)
+
+
 class AuthorYearLabels(BaseLabelStyle):
     """Labels such as "Song et al., 2021a", in the text and in the bibliography."""
 
@@ -159,6 +173,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
     app.connect("config-inited", drop_dead_buttons)
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
+    app.connect("build-finished", hold_students)
     app.connect("autodoc-process-docstring", read_as_plain_text, priority=400)
     app.connect("autodoc-process-docstring", keep_attributes, priority=600)
     app.connect("autodoc-skip-member", skip_generated)

@@ -1,0 +1,268 @@
+"""The page in which the student answers, in a real Chromium: its numbers are Python's, and nobody is left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from links import ROOT
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ibmd_lite.bridges import VP, Bridge, Brownian, ContinuousI2SB
+from ibmd_lite.data import JPEG, BrushStrokes, Inpainting, Sketch, held_out_region
+from ibmd_lite.data.corruptions import Corruption
+from ibmd_lite.data.decoding import as_bytes, to_unit
+from ibmd_lite.data.photographs import NAMES
+from ibmd_lite.export import OnnxModel
+from ibmd_lite.model import X0, BridgeModel, Source
+from ibmd_lite.sampling import sample
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+
+STUDENTS = ROOT / "book" / "_assets" / "students"
+ADDRESS = "book/teachers/try-it.html"
+PHONE, WIDE = (390, 844), (1280, 900)
+TASKS: dict[str, tuple[Corruption, Bridge]] = {
+    "paint": (Inpainting(BrushStrokes()), ContinuousI2SB(0.3)),
+    "jpeg": (JPEG(10), Brownian(0.02)),
+    "sketch": (Sketch(), VP()),
+}
+
+
+@contextmanager
+def opened(browser: Browser, address: str, size: tuple[int, int] = WIDE, **settings: Any) -> Iterator[Page]:
+    """The page, furnished; at the end no error and no request to elsewhere must have been seen."""
+    faults: list[str] = []
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **settings)
+    page = context.new_page()
+    home = (address.removesuffix(ADDRESS), "data:", "blob:")
+    page.on("request", lambda asked: None if asked.url.startswith(home) else faults.append(asked.url))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(address)
+    page.wait_for_function("window.tryIt && window.tryIt.furnished.then(() => true)")
+    yield page
+    context.close()
+    assert faults == []
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, site: str) -> Iterator[Page]:
+    """One page for all tests that only compute."""
+    with opened(browser, f"{site}/{ADDRESS}") as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def x0() -> Tensor:
+    """The photographs of the page, whole numbers of 0 to 255 as there."""
+    return to_unit(as_bytes(functional.avg_pool2d(torch.stack([held_out_region(name) for name in NAMES]), 2)))
+
+
+def computed(page: Page, expression: str, **given: Any) -> Tensor:
+    """What ``expression`` of the page's script makes of tensors (as arrays of its kind) and plain values."""
+    tensors = [name for name, value in given.items() if isinstance(value, Tensor)]
+    plain = {name: value.flatten().tolist() if name in tensors else value for name, value in given.items()}
+    made = "".join(f"given.{name} = Float32Array.from(given.{name});" for name in tensors)
+    return torch.tensor(page.evaluate(f"async (given) => {{ {made} return Array.from(await ({expression})); }}", plain))
+
+
+def source_of(task: str, x0: Tensor) -> Source:
+    return Source.of(TASKS[task][0](x0, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("quality", [5, 8, 23, 40, 60])
+def test_jpeg_is_pillows(page: Page, x0: Tensor, quality: int) -> None:
+    expected = JPEG(quality)(x0)
+    found = torch.stack([computed(page, "tryIt.jpeg(given.x0, given.quality)", x0=x, quality=quality) for x in x0])
+    assert torch.equal(((found.view_as(expected) + 1) * 127.5).round(), ((expected + 1) * 127.5).round())
+
+
+def test_the_sketch_is_the_packages(page: Page, x0: Tensor) -> None:
+    found = torch.stack([computed(page, "tryIt.sketch(given.x0)", x0=x) for x in x0])
+    torch.testing.assert_close(found.view(len(x0), 64, 64), Sketch()(x0)[:, 0], atol=1e-5, rtol=0)
+
+
+def test_noise_is_normal_and_repeats(page: Page) -> None:
+    one, again, other = (computed(page, "tryIt.normals(given.seed, 12288)", seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 0.03
+    for noise in (one, other):
+        assert abs(noise.mean()) < 0.03
+        assert abs(noise.std() - 1) < 0.03
+        assert abs(noise.pow(4).mean() - 3) < 0.3
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_student_answers_as_in_python(page: Page, x0: Tensor, task: str) -> None:
+    student = OnnxModel.read(STUDENTS / f"{task}-student.onnx")
+    source = source_of(task, x0[1:2])
+    inputs = {"xT": source.xT, "mask": source.mask, "z": torch.randn(1, 3, 64, 64, generator=torch.Generator())}
+    taken = {name: inputs[name] for name in student.about["inputs"]}
+    found = computed(page, f"tryIt.student('{task}', given)", **taken)
+    expected = student(**taken)
+    assert (found.view_as(expected) - expected).abs().max() < 1e-3
+    assert (expected - source.xT).abs().mean() > 1e-3, "the student does something"
+
+
+class _Called(nn.Module):
+    """A teacher's file as a network that predicts x0; `X0` tells it 1000 t."""
+
+    def __init__(self, file: OnnxModel) -> None:
+        super().__init__()
+        self.file = file
+
+    def forward(self, xt: Tensor, time: Tensor, xT: Tensor | None = None) -> Tensor:
+        return self.file(xt=xt, t=time / 1000, **({} if xT is None else {"xT": xT}))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_teacher_walks_as_in_python(page: Page, x0: Tensor, task: str) -> None:
+    source, bridge = source_of(task, x0[2:3]), TASKS[task][1]
+    file, grid = OnnxModel.read(STUDENTS / f"{task}-teacher.onnx"), TASKS[task][1].grid(4)
+    model = BridgeModel(_Called(file), bridge, conditional="xT" in file.about["inputs"], prediction=X0())
+    noise = torch.randn(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    expected = sample(model, source, grid, noise=noise).x0
+    steps = [[t.item(), *(weight.item() for weight in bridge.posterior(t, s))] for t, s in pairwise(grid)]
+    walk = """(async () => {
+        const source = { xT: given.xT, mask: given.mask };
+        const noise = (step) => given.noise.slice(step * 12288, (step + 1) * 12288);
+        let last = null;
+        for await (const xt of tryIt.walk(given.task, source, given.steps, noise)) last = xt;
+        return last;
+    })()"""
+    masked = {} if source.mask is None else {"mask": source.mask}
+    found = computed(page, walk, xT=source.xT, noise=noise, task=task, steps=steps, **masked)
+    assert (found.view_as(expected) - expected).abs().max() < 1e-3
+
+
+def test_the_pages_steps_are_the_bridges(page: Page) -> None:
+    walks = page.evaluate("tryIt.about().then(facts => facts.walks)")
+    for task, (_, bridge) in TASKS.items():
+        intervals = list(pairwise(bridge.grid(100)))
+        expected = [[t.item(), *(weight.item() for weight in bridge.posterior(t, s))] for t, s in intervals]
+        expected[-1][3] = 0.0
+        torch.testing.assert_close(torch.tensor(walks[task]), torch.tensor(expected))
+
+
+def answered(page: Page) -> None:
+    page.wait_for_function("/student answered/.test(document.querySelector('#try-it-page [role=status]').textContent)")
+
+
+def seen(page: Page, panel: str) -> list[int]:
+    """The pixels of a panel."""
+    return page.evaluate(
+        "name => Array.from(document.querySelector(`[data-panel=${name}] canvas`).getContext('2d')"
+        ".getImageData(0, 0, 64, 64).data)",
+        panel,
+    )
+
+
+def test_the_keyboard_is_enough(browser: Browser, site: str) -> None:
+    """Start, paint a hole, see it answered, let the teacher walk and stop it: without a pointer."""
+    with opened(browser, f"{site}/{ADDRESS}") as page:
+
+        def tab_to(selector: str) -> None:
+            for _ in range(60):
+                if page.evaluate("wanted => document.activeElement.matches(wanted)", selector):
+                    return
+                page.keyboard.press("Tab")
+            pytest.fail(f"no way to {selector} with the Tab key")
+
+        page.locator("[name=picture]").focus()
+        tab_to("[data-do=start]")
+        page.keyboard.press("Enter")
+        answered(page)
+        whole = seen(page, "given")
+        tab_to("[data-panel=given] canvas")
+        assert page.locator(".try-it-cursor").is_visible()
+        page.keyboard.press("Shift+ArrowUp")
+        page.keyboard.down(" ")
+        for _ in range(12):
+            page.keyboard.press("ArrowRight")
+        holed = seen(page, "given")
+        page.keyboard.up(" ")
+        assert holed != whole
+        assert sum(one != other for one, other in zip(whole[::4], holed[::4], strict=True)) > 60
+        page.wait_for_function("before => JSON.stringify(before) !== JSON.stringify(Array.from(document"
+                               ".querySelector('[data-panel=student] canvas').getContext('2d')"
+                               ".getImageData(0, 0, 64, 64).data))", arg=whole)  # fmt: skip
+        page.locator("[data-do=again]").focus()
+        tab_to("[data-do=walk]")
+        page.keyboard.press("Enter")
+        page.wait_for_function("/call [1-9]/.test(document.querySelector('[data-panel=teacher]').textContent)")
+        assert page.evaluate("document.activeElement.dataset.do") == "stop"
+        page.keyboard.press("Enter")
+        page.wait_for_function("/was stopped/.test(document.querySelector('#try-it-page [role=status]').textContent)")
+        assert page.evaluate("document.activeElement.dataset.do") == "walk"
+
+
+def test_a_finger_on_a_phone_paints(browser: Browser, site: str) -> None:
+    with opened(browser, f"{site}/{ADDRESS}", PHONE, has_touch=True, is_mobile=True) as page:
+        page.locator("[data-do=start]").tap()
+        answered(page)
+        whole = seen(page, "given")
+        page.locator("[data-panel=given] canvas").tap()
+        assert seen(page, "given") != whole
+        for task in TASKS:
+            page.locator(f"[value={task}]").check()
+            answered(page)
+            widths = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+            assert widths[0] <= widths[1]
+
+
+def test_a_page_from_the_disk_answers_too(browser: Browser, pages: Path) -> None:
+    """The book is promised to be readable by opening its first file."""
+    with opened(browser, f"{pages.as_uri()}/{ADDRESS}") as page:
+        page.locator("[value=sketch]").check()
+        page.locator("[data-do=start]").click()
+        answered(page)
+        before = seen(page, "student")
+        page.locator("[data-do=again]").click()
+        page.wait_for_function("before => JSON.stringify(before) !== JSON.stringify(Array.from(document"
+                               ".querySelector('[data-panel=student] canvas').getContext('2d')"
+                               ".getImageData(0, 0, 64, 64).data))", arg=before)  # fmt: skip
+        told = page.locator("#try-it-page [role=status]").inner_text()
+        print(f"\n{told} (measured, not asserted)")
+        assert re.search(r"answered in [\d.]+ m?s", told)
+
+
+def test_the_runtime_loads_when_it_is_asked_for(browser: Browser, site: str) -> None:
+    context = browser.new_context()
+    loaded: list[str] = []
+    page = context.new_page()
+    page.on("request", lambda asked: loaded.append(asked.url))
+    page.goto(f"{site}/{ADDRESS}", wait_until="networkidle")
+    page.wait_for_function("window.tryIt.furnished.then(() => true)")
+    assert not [url for url in loaded if "onnx" in url]
+    page.goto(f"{site}/book/start/quickstart.html", wait_until="networkidle")
+    assert not [url for url in loaded if "quickstart" in url and "try-it" in url]
+    assert page.evaluate("window.tryIt") is None
+    context.close()
+
+
+def test_an_old_browser_is_told(browser: Browser, site: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.add_init_script("delete window.WebAssembly")
+    page.goto(f"{site}/{ADDRESS}")
+    page.wait_for_function("window.tryIt.furnished.then(() => true)")
+    assert "WebAssembly" in page.locator("#try-it-page").inner_text()
+    assert page.locator("img[src*=answers]").count() == 1
+    context.close()
+
+
+def test_the_networks_are_small() -> None:
+    files = list(STUDENTS.glob("*.onnx"))
+    assert len(files) == 6
+    assert sum(path.stat().st_size for path in files) < 12e6
