@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ibmd_lite.evaluation.timing import flops
-from ibmd_lite.model import add_noise_input
+from ibmd_lite.student import add_noise_input
 from ibmd_lite.training.learner import frozen
 
 __all__ = ["A100", "Accelerator", "Cost", "Passes", "Setup", "peak_bytes"]
