@@ -43,7 +43,7 @@ POINTS = {
     "ADM, narrow": ("64x1", "128x1"),
     "ADM, as published": ("256x1",),
 }
-LAYERS = {UNet: r"(down|up)\.\d+", ADM: r"(input_blocks|output_blocks)\.\d+\.\d+|middle_block\.\d+"}
+LAYERS = {UNet: r"(down|up)\.\d+", ADM: ADM.blocks}
 INPUT = {UNet: "input_layer", ADM: ADM.input_layer}
 KINDS = ("teacher", "fake", "generator")
 

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from ibmd_lite.networks.embedding import time_embedding
 
@@ -100,19 +99,19 @@ class ADM(nn.Module):
     Parameters
     ----------
     architecture : its sizes
-    checkpointing : compute the inside of every block a second time in the backward pass instead of keeping it: the
-        same numbers, a fraction of the memory, about a third more time
 
-    A student widens its first layer, ``Student.of(teacher, input_layer=ADM.input_layer)``.  The last convolution of
-    every block and of the network starts at zero, so a fresh network returns 0.
+    Where memory is short, ``training.recompute(network, ADM.blocks)`` computes the inside of every block a second time
+    instead of keeping it.  A student widens the first layer, ``Student.of(teacher, input_layer=ADM.input_layer)``.  The
+    last convolution of every block and of the network starts at zero, so a fresh network returns 0.
     """
 
     input_layer = "input_blocks.0.0"
+    blocks = r"(input_blocks|output_blocks)\.\d+\.\d+|middle_block\.\d+"
 
-    def __init__(self, architecture: Architecture, *, checkpointing: bool = False) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         own = architecture
-        self.architecture, self.conditional, self.checkpointing = own, own.conditional, checkpointing
+        self.architecture, self.conditional = own, own.conditional
         finest, embedded, last = own.width * own.multipliers[0], 4 * own.width, len(own.multipliers) - 1
         self.time_embed = nn.Sequential(nn.Linear(own.width, embedded), nn.SiLU(), nn.Linear(embedded, embedded))
         if own.labels:
@@ -171,21 +170,12 @@ class ADM(nn.Module):
         h = xt if xT is None else torch.cat([xt, xT], 1)
         kept = []
         for stage in self.input_blocks:
-            h = self._run(stage, h, embedding)
+            h = _through(stage, h, embedding)
             kept.append(h)
-        h = self._run(self.middle_block, h, embedding)
+        h = _through(self.middle_block, h, embedding)
         for stage in self.output_blocks:
-            h = self._run(stage, torch.cat([h, kept.pop()], 1), embedding)
+            h = _through(stage, torch.cat([h, kept.pop()], 1), embedding)
         return self.out(h)
-
-    def _run(self, stage: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
-        for layer in stage.children():
-            given = (h, embedding) if isinstance(layer, ResidualBlock) else (h,)
-            if self.checkpointing and torch.is_grad_enabled() and isinstance(layer, ResidualBlock | _Attention):
-                h = checkpoint(layer, *given, use_reentrant=False)
-            else:
-                h = layer(*given)
-        return h
 
     def _check(self, xt: Tensor, xT: Tensor | None, label: Tensor | None) -> None:
         own = self.architecture
@@ -271,6 +261,12 @@ class _Attention(nn.Module):
         if self.order == "legacy":
             return joint.unflatten(-1, (-1, 3, self.head)).permute(3, 0, 2, 1, 4).unbind()
         return joint.unflatten(-1, (3, -1, self.head)).permute(2, 0, 3, 1, 4).unbind()
+
+
+def _through(stage: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    for layer in stage.children():
+        h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
+    return h
 
 
 def _per_pixel(conv: nn.Conv1d | nn.Conv2d, pixels: Tensor) -> Tensor:

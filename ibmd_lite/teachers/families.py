@@ -200,12 +200,12 @@ def published(name: str) -> Published:
     return PUBLISHED[name]
 
 
-def build(name: str, *, checkpointing: bool = False, **smaller: Any) -> ADM:
+def build(name: str, **smaller: Any) -> ADM:
     """A fresh network of that teacher's family, at its published size or, for tests and experiments, a smaller one.
 
     smaller: fields of ``Architecture``, as build("ddbm-diode", width=32, multipliers=(1, 2), attention=(2,), head=32).
     """
-    return ADM(replace(published(name).network, **smaller), checkpointing=checkpointing)
+    return ADM(replace(published(name).network, **smaller))
 
 
 def load_teacher(
@@ -217,7 +217,7 @@ def load_teacher(
 ) -> BridgeModel:
     """The teacher of a checkpoint, frozen and in evaluation mode, on the CPU in single precision.
 
-    network: one to fill instead of the published one, e.g. ``build(name, checkpointing=True)``.
+    network: one to fill instead of the published one, e.g. ``recompute(build(name), ADM.blocks)``.
 
     Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.
     """

@@ -5,6 +5,7 @@ from ibmd_lite.training.learner import Diverged, Learner, Settings, best_device,
 from ibmd_lite.training.loop import checkpointed, progress
 from ibmd_lite.training.memory import peak_memory
 from ibmd_lite.training.processes import process
+from ibmd_lite.training.recomputing import recompute
 from ibmd_lite.training.streams import Draws, Shuffled
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "process",
     "progress",
     "read_weights",
+    "recompute",
     "save_checkpoint",
     "save_weights",
 ]

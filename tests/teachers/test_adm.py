@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.nn import functional
 from ibmd_lite.networks.embedding import time_embedding
 from ibmd_lite.teachers import ADM, PUBLISHED, Architecture, build
 from ibmd_lite.teachers.adm import _Attention
+from ibmd_lite.training import recompute
 
 STORED = json.loads((Path(__file__).parent / "outputs.json").read_text())
 SMALL = {"width": 32, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head": 32}
@@ -157,10 +159,9 @@ def test_a_time_or_label_that_differs_changes_the_answer():
     assert changed[1] == 0
 
 
-def test_checkpointing_gives_the_same_numbers():
+def test_recomputing_gives_the_same_numbers():
     plain, given = case("new")
-    saving = ADM(plain.architecture, checkpointing=True).double().eval()
-    saving.load_state_dict(plain.state_dict())
+    saving = recompute(copy.deepcopy(plain), ADM.blocks)
     grads = []
     for network in (plain, saving):
         xt = given["xt"].clone().requires_grad_()
@@ -170,10 +171,11 @@ def test_checkpointing_gives_the_same_numbers():
         torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_checkpointing_keeps_less():
+def test_recomputing_keeps_less():
     kept = []
-    for checkpointing in (False, True):
-        network = ADM(Architecture(**(SMALL | {"blocks": 3})), checkpointing=checkpointing)
+    for saving in (False, True):
+        network = ADM(Architecture(**(SMALL | {"blocks": 3})))
+        network = recompute(network, ADM.blocks) if saving else network
         saved: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, s=saved: s.append(x.numel()) or x, lambda x: x):
             network(torch.randn(1, 3, 32, 32), torch.rand(1))
