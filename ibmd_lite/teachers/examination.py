@@ -56,12 +56,11 @@ class Curve:
     @property
     def relative(self) -> float:
         """The error in units of the affine denoiser's: a mean over times, each at most 4."""
-        return sum(min(e / a, 4) for e, a in zip(self.error, self.affine, strict=True)) / len(self.error)
+        return self.beside(self)
 
-    @property
-    def level(self) -> float:
-        """Mean over times of log(error)."""
-        return sum(math.log(e) for e in self.error) / len(self.error)
+    def beside(self, other: Curve) -> float:
+        """The error in units of the affine denoiser of another curve at the same times."""
+        return sum(min(e / a, 4) for e, a in zip(self.error, other.affine, strict=True)) / len(self.error)
 
     @property
     def slack(self) -> float:
@@ -221,17 +220,17 @@ def _explanation(given: Curve, others: Iterable[Curve], least: float, learnt: fl
     Of several on one bridge the one of least error, and the first of those alike; of these the one of least slack.
     """
     others = list(others)
-    for other in others:
-        if other.reading.write == "conditional=False" and other.error == given.error:
-            return other  # it does not look at xT
-    if given.slack < least:
-        return None
-    sound = [c for c in others if c.relative < learnt and _explains(c, given)]
+    sound = [c for c in others if given.slack >= least and c.relative < learnt and _explains(c, given)]
     groups: dict[object, list[Curve]] = {}
     for c in sound:
         groups.setdefault((c.reading.bridge, c.reading.images, c.reading.swapped), []).append(c)
-    first = [next(c for c in group if c.level < min(g.level for g in group) + 0.02) for group in groups.values()]
-    return min(first, key=lambda c: c.slack, default=None)
+    first = [next(c for c in group if c.beside(group[0]) <= 1.02 * _lowest(group)) for group in groups.values()]
+    deaf = (c for c in others if c.reading.write == "conditional=False" and c.error == given.error)  # to xT
+    return min(first, key=lambda c: c.slack, default=None) or next(deaf, None)
+
+
+def _lowest(group: Sequence[Curve]) -> float:
+    return min(c.beside(group[0]) for c in group)
 
 
 def _explains(other: Curve, given: Curve) -> bool:
