@@ -90,7 +90,9 @@ def as_script(name: str, content: bytes) -> str:
     A page that is opened from a disk may not fetch files, but it may load scripts.
     """
     packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
-    return f"(window.heldFiles ??= {{}})[{json.dumps(name)}] = {json.dumps(packed)};\n"
+    return (
+        f"(window.heldFiles ??= {{}})[{json.dumps(name)}] = {json.dumps(packed)};\n"
+    )
 
 
 def npm_command() -> list[str]:
