@@ -282,7 +282,7 @@ def card(seen: Pictures, rows: Sequence[Mapping[str, object]], precision: str) -
 
 {told(rows)}
 - **Limits**: the Frechet distance is on the features of the package's classifier: compare it within this table.  One
-  seed, minutes of training, images of 64 x 64.  What a sketch leaves open is painted in dull colours.
+  seed, minutes of training, images of 64 x 64.  JPEG is hardly mended; a sketch is answered with colours alone.
 - **Licence**: that of the package.
 """
 
