@@ -164,8 +164,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "ibmd_lite" / "experiments" / "results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    cases = [(family, False, seed) for seed in range(arguments.seeds) for family in arguments.families]
-    cases += [(family, True, 0) for family in arguments.images]
+    cases = [
+        (family, images, seed)
+        for seed in range(arguments.seeds)
+        for images, families in ((False, arguments.families), (True, arguments.images))
+        for family in families
+    ]
     found: dict[tuple[str, str, str], Counter[str]] = {}
     slacks: dict[str, list[float]] = {"good": [], "weak": []}
     gains: list[float] = []
