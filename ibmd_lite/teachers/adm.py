@@ -96,13 +96,13 @@ class ADM(nn.Module):
     Not for a small machine at its published size (550 M parameters at 256 x 256); for little networks of your own,
     ``networks.UNet`` is quicker and free of the size of the image.
 
-    Parameters
-    ----------
-    architecture : its sizes
-
     Where memory is short, ``training.recompute(network, ADM.blocks)`` computes the inside of every block a second time
     instead of keeping it.  A student widens the first layer, ``Student.of(teacher, input_layer=ADM.input_layer)``.  The
     last convolution of every block and of the network starts at zero, so a fresh network returns 0.
+
+    Parameters
+    ----------
+    architecture : its sizes
     """
 
     input_layer = "input_blocks.0.0"
