@@ -93,8 +93,8 @@ def wrong_ways(model: BridgeModel, x0: Tensor, xT: Tensor) -> Iterator[Case]:
     if bridge.times is not None:
         yield case("index off by one", "scale of time", prediction=Retimed(prediction, "1000 (t - 1)/T"))
     for factor, name in ((1 / 16, "/ 16"), (1 / 4, "/ 4"), (4, "x 4"), (16, "x 16")):
-        if (other := louder(bridge, factor)) is not None:
-            yield case(f"noise {name}", "noise of the bridge", bridge=other)
+        if (louder := with_noise(bridge, factor)) is not None:
+            yield case(f"noise {name}", "noise of the bridge", bridge=louder)
     if isinstance(bridge, Flow):
         yield case("noise for none", "noise of the bridge", bridge=Brownian(eps=0.5))
     if model.conditional:
@@ -107,13 +107,14 @@ def wrong_ways(model: BridgeModel, x0: Tensor, xT: Tensor) -> Iterator[Case]:
         yield case("range of the images", "range of the images")._replace(x0=(x0 + 1) / 2, xT=(xT + 1) / 2)
 
 
-def louder(bridge: Bridge, factor: float) -> Bridge | None:
+def with_noise(bridge: Bridge, factor: float) -> Bridge | None:
     """The same family with another variance of its noise, as far as one parameter sets it."""
     parameter = {Brownian: "eps", ContinuousI2SB: "beta_max", VP: "beta_d", ResShift: "kappa"}.get(type(bridge))
     if parameter is None:
         return None
     power = 0.5 if parameter == "kappa" else 1.0
-    return replace(bridge, **{parameter: getattr(bridge, parameter) * factor**power})
+    told = {parameter: getattr(bridge, parameter) * factor**power}
+    return replace(bridge, **told)  # type: ignore[type-var]
 
 
 def trained(family: str, images: bool, updates: int, seed: int) -> tuple[TeacherTraining, Tensor, Tensor]:
@@ -163,8 +164,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "ibmd_lite" / "experiments" / "results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    cases = [(family, False, seed) for seed in range(arguments.seeds) for family in arguments.families]
-    cases += [(family, True, 0) for family in arguments.images]
+    cases = [
+        (family, images, seed)
+        for seed in range(arguments.seeds)
+        for images, families in ((False, arguments.families), (True, arguments.images))
+        for family in families
+    ]
     found: dict[tuple[str, str, str], Counter[str]] = {}
     slacks: dict[str, list[float]] = {"good": [], "weak": []}
     gains: list[float] = []
@@ -186,7 +191,7 @@ def main() -> None:
                 plain = BridgeModel(run.model.network, **run.teacher.form._asdict())
                 gains.append(examine(plain, pairs=(x0, xT), averaged=run.teacher.network, seed=seed).gain or 0.0)
         done.append(f"{family}, {'images' if images else 'plane'}, seed {seed}")
-        rows = [
+        rows: list[dict[str, object]] = [
             {"mistake": name, "on": on, "teacher": quality} | {outcome: told[outcome] for outcome in OUTCOMES}
             for (name, on, quality), told in sorted(found.items(), key=lambda item: item[0][1:])
         ]

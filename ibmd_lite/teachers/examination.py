@@ -37,7 +37,7 @@ SOUND, FRACTION, LESS = 0.2, 0.2, 0.75
 On the same bridge half of it is enough if the error falls below LESS of what it was.
 """
 LEARNT = 0.8
-"""And it must err less than an affine denoiser; on own samples, where trivial ones fit any reading, than this share."""
+"""And it must err less than this share of an affine denoiser: what a network hardly uses fits many readings."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,11 @@ class Check:
 
     @property
     def certain(self) -> bool:
-        """Whether the evidence is strong: seen on pairs, and either clear or exact (xT makes no difference at all)."""
-        if self.verdict != "mistake" or self.best is None or self.on != "pairs":
+        """Whether the evidence is strong: seen on pairs, and either clear or exact (xT makes no difference at all).
+
+        Other noise is never certain: a weak network denoises as if it had been trained with less.
+        """
+        if self.on != "pairs" or self.best is None or self.mistake in (None, "noise of the bridge"):
             return False
         return self.given.slack >= CLEAR or self.best.error == self.given.error
 
@@ -185,7 +188,7 @@ def examine(
     values = min(x0.min().item(), xT.min().item()), max(x0.max().item(), xT.max().item())
     others = list(alternatives(given, pairs=pairs is not None, std=x0.std().item(), values=values))
     curves: dict[Reading, Curve] = {}
-    least, learnt = (FAINT, 1.0) if pairs is not None else (FROM_BOTH if model.conditional else FROM_XT, LEARNT)
+    least = FAINT if pairs is not None else FROM_BOTH if model.conditional else FROM_XT
     best = None
     singles = [given, *(reading for reading in others if not reading.double)]
     doubles = [reading for reading in others if reading.double and pairs is not None]
@@ -198,7 +201,7 @@ def examine(
             except (TypeError, ValueError, RuntimeError, AssertionError):
                 if given in group:
                     raise
-        best = _explanation(curves[given], [c for r, c in curves.items() if r != given], least, learnt)
+        best = _explanation(curves[given], [c for r, c in curves.items() if r != given], least)
         if best is not None or curves[given].slack < least:
             break
     own = curves.pop(given)
@@ -214,13 +217,13 @@ def examine(
     return Check(on, "agrees" if agrees else "doubtful", own, nearest, len(curves), better)
 
 
-def _explanation(given: Curve, others: Iterable[Curve], least: float, learnt: float) -> Curve | None:
+def _explanation(given: Curve, others: Iterable[Curve], least: float) -> Curve | None:
     """The reading of small slack, where the given one's is not small.
 
     Of several on one bridge the one of least error, and the first of those alike; of these the one of least slack.
     """
     others = list(others)
-    sound = [c for c in others if given.slack >= least and c.relative < learnt and _explains(c, given)]
+    sound = [c for c in others if given.slack >= least and c.relative < LEARNT and _explains(c, given)]
     groups: dict[object, list[Curve]] = {}
     for c in sound:
         groups.setdefault((c.reading.bridge, c.reading.images, c.reading.swapped), []).append(c)

@@ -180,7 +180,15 @@ def alternatives(given: Reading, *, pairs: bool, std: float, values: tuple[float
 
 def _predictions(std: float) -> Iterator[tuple[Prediction, str]]:
     measured = float(f"{std:.2g}")
-    known = [X0(), BBDM(), I2SBNoise(), DDBM(), DDBM(0.5, 0.125), DDBM(measured), DDBM(measured, measured**2 / 2)]
+    known: list[Prediction] = [
+        X0(),
+        BBDM(),
+        I2SBNoise(),
+        DDBM(),
+        DDBM(0.5, 0.125),
+        DDBM(measured),
+        DDBM(measured, measured**2 / 2),
+    ]
     yield from ((prediction, repr(prediction)) for prediction in dict.fromkeys(known))
     yield from ((Output(name), repr(name)) for name in OUTPUTS if name not in ("x0", "xt - x0"))
 

@@ -19,7 +19,7 @@ from ibmd_lite.data import RotatedNoisy
 from ibmd_lite.matching import TeacherTraining
 from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Prediction
 from ibmd_lite.networks import MLP
-from ibmd_lite.teachers.wrap import OUTPUTS, Doubtful, Output, Retimed, examine, wrap
+from ibmd_lite.teachers.wrap import OUTPUTS, Check, Doubtful, Output, Retimed, examine, wrap
 from ibmd_lite.training import Draws, Settings
 
 CENTRES = 0.9 * torch.tensor([[-1.0, -1], [1, 1], [1, -0.5], [-0.6, 1], [0, 0.1]])
