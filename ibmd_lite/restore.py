@@ -43,7 +43,7 @@ class Tiling:
     Args:
         tile: height and width of a tile in pixels; an image that fits into one is not cut.
         overlap: pixels that neighbouring tiles share; within them one answer fades into the other.  As many as the
-            network sees around a pixel, or more, leave no seam; none shows every border.
+            network sees around a pixel, or more, leave hardly a seam; none shows every border.
         batch: tiles of one image that go through the network at once.
 
     Raises:
