@@ -171,7 +171,7 @@ def alternatives(given: Reading, *, pairs: bool, std: float, values: tuple[float
         yield replace(given, sees=("xt", "xT"), kind="conditional", write="conditional=True")
     low, high = values
     for name, ((least, most), _) in RANGES.items():
-        slack = 0.05 * (most - least)
+        slack = 0.25 * (most - least)  # interpolation overshoots
         if least - slack <= low <= high <= most + slack and high - low > 0.6 * (most - least):
             yield replace(given, images=name, kind="range of the images", write=f"images as {name}")
     if pairs:
