@@ -2,7 +2,7 @@
 
 Small teachers of six families in the plane, good and stopped early, are each wrapped in every wrong way; the table
 counts what `examine` says, on pairs and on the teacher's own samples. The row that matters most is what it says of a
-teacher that is wrapped rightly. `--images FAMILY ...` adds teachers of images of 16 x 16 pixels, which take longer.
+teacher that is wrapped rightly. `--images FAMILY ...` adds teachers of 16 x 16 images, which take much longer.
 """
 
 import argparse
