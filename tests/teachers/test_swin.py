@@ -346,7 +346,7 @@ def test_a_student_on_codes(tmp_path: Path) -> None:
     loaded = load_resshift_student(path, CodesBesideImages(SwinUNet(own)))
     assert torch.equal(loaded(xT, generator=torch.Generator().manual_seed(2)), x0)
     teacher.save(path)
-    with pytest.raises(ValueError, match="holds no student: 'grid'"):
+    with pytest.raises(ValueError, match="holds no student that this package knows: 'grid'"):
         load_resshift_student(path, CodesBesideImages(SwinUNet(own)))
 
 
