@@ -32,7 +32,7 @@ def read_teacher(path: str | os.PathLike, *, weights: Literal["ema", "raw"] = "e
     """The network's tensors in a published checkpoint, by the names of ``ADM``, on the CPU.
 
     weights: the running average, which teachers are meant to be used with, or what the optimiser last held.  A plain
-    file holds one of the two, and its name says which: DDBM calls raw ones model_XXXXXX.pt.
+    file holds one of the two, and its name says which: DDBM calls raw ones model_ and a number.
 
     Raises ValueError for a pickle that wants to run code, a broken file, another layout, or weights that the file
     does not have; FileNotFoundError where there is none.
