@@ -44,10 +44,9 @@ def main() -> None:
     budget = Budget(arguments.teacher_updates, arguments.student_updates)
     train, test = images(arguments.data, arguments.side)
     folder = Path(os.environ.get(VARIABLE, ROOT / "runs")) / f"families-{Path(arguments.data).stem}-{arguments.side}"
-    rows, run = [], None
-    for name in arguments.families:
-        run = FamilyRun(name, train, test, budget, folder)
-        rows += run.rows()
+    runs = [FamilyRun(name, train, test, budget, folder) for name in arguments.families]
+    rows = [row for run in runs for row in run.rows()]
+    run = runs[0]
     keep(
         "families",
         rows,

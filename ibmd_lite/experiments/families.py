@@ -6,6 +6,7 @@ parts are kept in a folder, as in ``restoration``.  Imports the method, the data
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from ibmd_lite.bridges import Bridge, Brownian, ResShift
 from ibmd_lite.data import JPEG, Blur, Corrupted, Corruption, Images, Inpainting, Sketch, SuperResolution
-from ibmd_lite.distillation import Distillation, DistillationSettings, Student
+from ibmd_lite.distillation import Distillation, DistillationSettings, Losses, Student, ibmd_loss
 from ibmd_lite.evaluation import frechet_distance
 from ibmd_lite.evaluation.classifier import CIFAR10, load_classifier
 from ibmd_lite.evaluation.gap import RefittedGap, refitted_gap
@@ -128,13 +129,13 @@ class Budget:
     measured: images that are answered and walked, for distances.  refits: longest refit of a gap, in updates.
     """
 
-    teacher_updates: int = 1500
-    student_updates: int = 250
-    batch: int = 16
+    teacher_updates: int = 1000
+    student_updates: int = 600
+    batch: int = 32
     fake_updates: int = 2
     rate: float = 3e-4
     measured: int = 640
-    refits: int = 200
+    refits: int = 300
     every: int = 50
     precision: Precision = "auto"
 
@@ -160,7 +161,7 @@ class FamilyRun:
         coupling = Labelled if self.family.labels else Corrupted
         self.pairs = coupling(Mirrored(images), self.family.corruption)
         first = torch.Generator().manual_seed(seed + 7)
-        _, source = coupling(others, self.family.corruption).draw(budget.measured, first)
+        self.clean, source = coupling(others, self.family.corruption).draw(budget.measured, first)
         self.measured = Source.of(source)
         self.classifier = load_classifier(CIFAR10.weights)
         self.device = best_device()
@@ -191,6 +192,17 @@ class FamilyRun:
 
     def student(self, teacher: BridgeModel, steps: int) -> Student:
         """A student of so many calls, from sources alone."""
+        return self.distilled(teacher, self.fresh(teacher, steps), f"student-{steps}")
+
+    def distilled(
+        self,
+        teacher: BridgeModel,
+        student: Student,
+        part: str,
+        fake: BridgeModel | None = None,
+        loss: Callable[..., Losses] = ibmd_loss,
+    ) -> Student:
+        """The student, distilled; kept as that part of the folder."""
         budget = self.budget
         shared: dict[str, Any] = {
             "betas": (0.0, 0.999),
@@ -203,14 +215,19 @@ class FamilyRun:
             fake=Settings(2 * budget.rate, average=None, **shared),
             fake_updates=budget.fake_updates,
             weight=teacher.output_weight,
+            loss=loss,
         )
-        run = Distillation(teacher, self.fresh(teacher, steps), settings=settings, device=self.device)
+        run = Distillation(teacher, student, fake=fake, settings=settings, device=self.device)
         stream = Draws(self.pairs.sources, budget.batch, self.seed + 1)
-        in_legs(run, stream, [budget.student_updates], self.folder / f"student-{steps}", dict, every=budget.every)
+        in_legs(run, stream, [budget.student_updates], self.folder / part, dict, every=budget.every)
         return run.student
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each student: distances to the teacher's long walk, and refitted gaps; kept."""
+        """One row for each student: distances to the teacher's long walk, and refitted gaps; kept, and found again."""
+        kept = self.folder / "rows.json"
+        if kept.exists():
+            found: list[dict[str, Any]] = json.loads(kept.read_text())
+            return found
         teacher = self.teacher()
         walked = self.walk(teacher, self.family.grid(teacher.bridge), self.family.walk, 1)
         again = self.walk(teacher, self.family.grid(teacher.bridge), self.family.walk, 2)
@@ -229,10 +246,12 @@ class FamilyRun:
                     "teacher": frechet_distance(short[0], walked[0]),
                     "student": frechet_distance(self.answers(student), walked[0]),
                     "gap before": before.gap,
+                    "lag before": before.lag,
                     "gap": after.gap,
+                    "lag": after.lag,
                 }
             )
-        write_json(self.folder / "rows.json", rows)
+        write_json(kept, rows)
         return rows
 
     @torch.no_grad()
@@ -271,10 +290,9 @@ class FamilyRun:
             student,
             Draws(self.pairs.sources, budget.batch, self.seed + 2),
             self.batches()[:5],
-            settings=Settings(1e-3, betas=(0.9, 0.999), average=0.99, precision=self.precision),
+            settings=Settings(1e-3, betas=(0.9, 0.999), average=0.99, precision=self.precision, decay=budget.refits),
             weight=teacher.output_weight,
-            every=min(50, budget.refits),
-            patience=2,
+            every=min(100, budget.refits),
             longest=budget.refits,
         )
 
