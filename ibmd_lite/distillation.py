@@ -212,12 +212,12 @@ class Distillation:
                 raise TypeError(
                     f"{name} must be a BridgeModel, got {type(model).__name__}; wrap it: BridgeModel(network, bridge)"
                 )
-            if model.bridge.T != student.model.bridge.T:
-                raise ValueError(
-                    f"{name} ends at T = {model.bridge.T:g}, the student at T = {student.model.bridge.T:g}: "
-                    "make the student with Student.of(teacher), or give both one bridge"
-                )
             own = student.model_of(task).bridge
+            if model.bridge.T != own.T:
+                raise ValueError(
+                    f"{name} ends at T = {model.bridge.T:g}, the student at T = {own.T:g}: make the student with "
+                    "Student.of(teacher), of several teachers with Student.of(..., tasks=teachers)"
+                )
             if own != model.bridge and (student.nfe > 1 or own.end_std or model.bridge.end_std):
                 raise ValueError(
                     f"{name} walks {model.bridge}, the student {own}: a student of several steps, or of a bridge that "

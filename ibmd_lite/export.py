@@ -202,7 +202,7 @@ class _Generator(nn.Module):
         super().__init__()
         self.model, self.task = _traceable(student.model_of(task)), task
         self.sees_noise, self.widths = student.noise_channels > 0, _widths(student)
-        times = list(pairwise(student.grid))
+        times = list(pairwise(student.grid_of(task)))
         self.times = [t.item() for t, _ in times]
         self.weights = [[w.item() for w in student.model_of(task).bridge.posterior(t, s)] for t, s in times[:-1]]
 
@@ -292,7 +292,7 @@ class _Graph:
         return {
             "kind": "student" if steps else "model",
             "words": f"{kind} on {model.bridge!r}, {seeing}, prediction {model.prediction!r}",
-            "grid": self.what.grid.tolist() if isinstance(self.what, Student) else None,
+            "grid": self.what.grid_of(self.source.task).tolist() if isinstance(self.what, Student) else None,
             "task": self.source.task,
             **model.about,
             "inputs": listed,

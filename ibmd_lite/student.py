@@ -58,11 +58,7 @@ class Student(nn.Module):
         self.model, self.channels, self.noise_channels, self.grid = model, channels, noise_channels, grid
         self.tasks = dict(tasks or {})
         for task, form in self.tasks.items():
-            if form.bridge.T != model.bridge.T:
-                raise ValueError(
-                    f"the bridge of task {task} ends at T = {form.bridge.T:g}, the grid at {model.bridge.T:g}"
-                )
-            form.bridge.check_times(grid)
+            form.bridge.check_times(self.grid_of(task))
 
     @classmethod
     def of(
@@ -144,6 +140,11 @@ class Student(nn.Module):
         form = self.tasks.get(task) if task is not None else None
         return self.model if form is None else BridgeModel(self.model.network, **form._asdict())
 
+    def grid_of(self, task: int | None) -> Float[Tensor, " times"]:
+        """The times of its calls in that task: ``grid``, or its bridge's own as many where that ends at another T."""
+        bridge = self.model_of(task).bridge
+        return self.grid if bridge.T == self.model.bridge.T else bridge.grid(self.nfe)
+
     @property
     def nfe(self) -> int:
         return len(self.grid) - 1
@@ -157,17 +158,17 @@ class Student(nn.Module):
         self, source: Source, calls: int, generator: torch.Generator | None = None, *, through: bool = False
     ) -> Batch:
         """x0 after ``calls`` network calls on the way down; the gradient is of the last call, or ``through`` all."""
-        xT, bridge = source.xT, self.model_of(source.task).bridge
+        xT, bridge, grid = source.xT, self.model_of(source.task).bridge, self.grid_of(source.task)
         if xT.shape[1] != self.channels:
             raise ValueError(f"the student takes xT of {self.channels} channels, got shape {tuple(xT.shape)}")
         self.model.check_dtype(xT)
         xt = bridge.start(xT) if bridge.end_std == 0 else bridge.start(xT, _normal(xT, xT.shape, generator))
         with torch.set_grad_enabled(through and torch.is_grad_enabled()):
-            for t, s in pairwise(self.grid[:calls]):
+            for t, s in pairwise(grid[:calls]):
                 from_xt, from_x0, std = (weight.item() for weight in bridge.posterior(t, s))
                 x0 = self.step(xt, t, source, generator)
                 xt = from_xt * xt + from_x0 * x0 + std * _normal(xt, xt.shape, generator)
-        return self.step(xt, self.grid[calls - 1], source, generator)
+        return self.step(xt, grid[calls - 1], source, generator)
 
     def step(self, xt: Batch, t: Tensor, source: Source, generator: torch.Generator | None = None) -> Batch:
         """G(xt, z, t[, xT]) with fresh z, the known pixels kept."""

@@ -750,8 +750,36 @@ def test_a_student_of_several_steps_walks_its_tasks_own_bridge(tmp_path) -> None
     again = Student.load(tmp_path / "student.safetensors", MLP(width=16, depth=1, tasks=2))
     assert again.tasks == student.tasks
     assert (again.model_of(1).bridge, again.model_of(None).bridge) == (VP(), model.bridge)
-    with pytest.raises(ValueError, match=r"the bridge of task 1 ends at T = 80, the grid at 1"):
-        Student(model, 2, 0, Brownian().grid(2), {1: bridge_model(1, bridge=VE()).form})
+
+
+def test_tasks_whose_times_are_counted_otherwise_share_a_student(tmp_path) -> None:
+    """I2SB counts to 999 and DDBM ends at 1: the student walks each task's own times."""
+    teachers = {
+        0: BridgeModel(mlp(0), I2SB(beta_max=0.3), prediction=I2SBNoise()),
+        1: BridgeModel(mlp(1), VP(), prediction=DDBM()),
+    }
+    start, fake = (BridgeModel(MLP(width=16, depth=1, tasks=2), VP(), prediction=DDBM()) for _ in range(2))
+    student = Student.of(start, steps=2, noise_channels=0, tasks=teachers)
+    with pytest.raises(ValueError, match=r"teacher 0 ends at T = 999, the student at T = 1: .*tasks=teachers"):
+        Distillation(teachers, Student.of(start, noise_channels=0), fake=fake, device="cpu")
+    run = Distillation(teachers, student, fake=fake, settings=settings(fake_updates=1), device="cpu")
+    before = copy.deepcopy(student.state_dict())
+    list(run.updates((Source(torch.randn(4, 2), task=k // 2 % 2) for k in itertools.count()), 2))
+    assert not torch.equal(
+        before["model.network.input_layer.weight"],
+        run.student_learner.module.state_dict()["model.network.input_layer.weight"],
+    )
+    run.student.save(tmp_path / "student.safetensors")
+    again = Student.load(tmp_path / "student.safetensors", MLP(width=16, depth=1, tasks=2))
+    xT, noise = torch.randn(50, 2), torch.randn((50, 2), generator=torch.Generator().manual_seed(1))
+    for task, times in {0: (999.0, 500.0, 0.0), 1: (1.0, 0.5, 0.0)}.items():
+        assert again.grid_of(task).tolist() == list(times) == teachers[task].bridge.grid(2).tolist()
+        t, s, _ = again.grid_of(task)
+        source, bridge = Source(xT, task=task), teachers[task].bridge
+        from_xt, from_x0, std = (weight.item() for weight in bridge.posterior(t, s))
+        x0 = again.step(bridge.start(xT), t, source)
+        expected = again.step(from_xt * xT + from_x0 * x0 + std * noise, s, source)
+        torch.testing.assert_close(again(source, generator=torch.Generator().manual_seed(1)), expected)
 
 
 def mixed() -> tuple[dict[int, BridgeModel], Student, BridgeModel]:
