@@ -3,7 +3,7 @@
 ``load_teacher("i2sb-sr4x-bicubic", "latest.pt")`` is a frozen ``BridgeModel``, ready for ``Student.of(teacher,
 input_layer=ADM.input_layer)``.  ``adm`` holds the network, ``checkpoints`` the files, ``families`` the presets,
 ``swin`` and ``resshift`` ResShift's, ``diffusers_unet`` the U-Net of that library,
-``guidance`` and ``steps`` turn the knob of a class or of xT, ``several`` combines teachers of one task; ``wrap`` takes
+``guidance``, ``steps`` and ``pulled`` turn the knob of a class or of xT, ``several`` combines teachers of one task; ``wrap`` takes
 a network of your own and looks whether it is what you say.
 Imports the method, the time embedding and the training files.
 """
@@ -14,6 +14,7 @@ from ibmd_lite.teachers.diffusers_unet import DiffusersUNet
 from ibmd_lite.teachers.examination import Check, examine
 from ibmd_lite.teachers.families import PUBLISHED, BBDMIndex, Published, build, load_teacher, published
 from ibmd_lite.teachers.guidance import GuidedNetwork, LabelDropout, Labelled, guided, passes
+from ibmd_lite.teachers.pulled import Pulled
 from ibmd_lite.teachers.resshift import (
     RESSHIFT,
     CodesBesideImages,
@@ -47,6 +48,7 @@ __all__ = [
     "Labelled",
     "Published",
     "PublishedResShift",
+    "Pulled",
     "ResShiftX0",
     "SwinArchitecture",
     "SwinUNet",
