@@ -266,7 +266,8 @@ class BridgeModel(nn.Module):
     network : module called as network(xt, time) or, if conditional, network(xt, time, xT); time is (B,)
     bridge : the bridge it was, or will be, trained on
     conditional : whether the network sees xT beside xt
-    prediction : X0(), I2SBNoise(), BBDM(), DDBM(), Output("x0 - xt"), Retimed(X0(), "t/T"), or any object with ``scalings(bridge, t)``
+    prediction : X0(), I2SBNoise(), BBDM(), DDBM(), Output("x0 - xt"), Retimed(X0(), "t/T"), or any object with
+        ``scalings(bridge, t)``
     """
 
     def __init__(
@@ -407,8 +408,8 @@ def _named(told: Any, part: str) -> Any:
         return told
     if told.get("name") not in known:
         raise ValueError(
-            f"the file names {told.get('name', 'nothing')} as its {part}, which this package does not know; give load() "
-            f"a bridge or prediction of your own: {part}=..., the one that the model was saved with"
+            f"the file names {told.get('name', 'nothing')} as its {part}, which this package does not know; "
+            f"give load() a bridge or prediction of your own: {part}=..., the one that the model was saved with"
         )
     return known[told["name"]](**{key: _named(value, part) for key, value in told.items() if key != "name"})
 

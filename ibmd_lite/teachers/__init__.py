@@ -3,8 +3,8 @@
 ``load_teacher("i2sb-sr4x-bicubic", "latest.pt")`` is a frozen ``BridgeModel``, ready for ``Student.of(teacher,
 input_layer=ADM.input_layer)``.  ``adm`` holds the network, ``checkpoints`` the files, ``families`` the presets,
 ``swin`` and ``resshift`` ResShift's, ``diffusers_unet`` the U-Net of that library,
-``guidance``, ``steps`` and ``pulled`` turn the knob of a class or of xT, ``several`` combines teachers of one task; ``wrap`` takes
-a network of your own and looks whether it is what you say.
+``guidance``, ``steps`` and ``pulled`` turn the knob of a class or of xT, ``several`` combines teachers of one task;
+``wrap`` takes a network of your own and looks whether it is what you say.
 Imports the method, the time embedding and the training files.
 """
 

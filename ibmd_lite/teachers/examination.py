@@ -72,8 +72,9 @@ class Curve:
 class Check:
     """What ``examine`` found; ``print`` shows the table and the verdict in words.
 
-    on: what was looked at.  verdict: "agrees"; "mistake", where ``best`` is the reading that explains it; or "doubtful", where none does, and
-    ``best`` is the one that comes nearest.  averaged: the curve of the averaged weights, if they were given.
+    on: what was looked at.  verdict: "agrees"; "mistake", where ``best`` is the reading that explains it; or
+    "doubtful", where none does, and ``best`` is the one that comes nearest.  averaged: the curve of the averaged
+    weights, if they were given.
     """
 
     on: Literal["pairs", "own samples"]
@@ -195,8 +196,9 @@ def examine(
     for readings in (singles, doubles):  # two changes only where one explains nothing
         for group in _groups(readings, alone=pairs is None):
             try:
-                asked = pairs is None
-                images = _walked(model.network, group[0], source, steps, seed) if asked else _as_read(x0, source, group[0])
+                first = group[0]
+                own = _walked(model.network, first, source, steps, seed) if pairs is None else None
+                images = own or _as_read(x0, source, first)
                 curves |= _curves(model.network, group, *images, times, seed)
             except (TypeError, ValueError, RuntimeError, AssertionError):
                 if given in group:

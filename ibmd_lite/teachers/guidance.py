@@ -24,6 +24,7 @@ from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.networks.embedding import Conditions
 from ibmd_lite.teachers.adm import ADM
 from ibmd_lite.teachers.diffusers_unet import DiffusersUNet
+from ibmd_lite.teachers.pulled import Pulled
 
 __all__ = ["GuidedNetwork", "LabelDropout", "Labelled", "LabelledImages", "guided", "passes"]
 
@@ -193,6 +194,10 @@ def guided(model: BridgeModel, weight: float, *, null: int) -> BridgeModel:
         raise TypeError(
             f"a BridgeModel is guided, got {type(model).__name__}; wrap the network: BridgeModel(network, bridge)"
         )
+    if isinstance(model, Pulled):
+        raise ValueError(
+            "the pull toward xT is no part of the network: guide first, Pulled(guided(model, ...), weight)"
+        )
     return BridgeModel(GuidedNetwork(model.network, weight, null), **model.form._asdict()).train(model.training)
 
 
@@ -212,8 +217,8 @@ def _check_rows(labels: int, null: int) -> None:
         raise ValueError("the network was made with labels=0: make it with labels=classes + 1, the last of them null")
     if null >= labels:
         raise ValueError(
-            f"null is {null}, but the network knows 0 to {labels - 1}. If all of these are classes it has no null label "
-            "and cannot be guided by one: train it with labels=classes + 1 and LabelDropout"
+            f"null is {null}, but the network knows 0 to {labels - 1}. If all of these are classes it has no null "
+            "label and cannot be guided by one: train it with labels=classes + 1 and LabelDropout"
         )
 
 

@@ -36,8 +36,8 @@ class Pulled(BridgeModel):
 
     At T the answer is the teacher's: there xt = xT, the bracket is 0 and r infinite, and on the way to T their product
     grows like the noise of the bridge over T - t. So the square of what is added has no finite mean over t up to T.
-    Distil it with a weight that vanishes at T, ``lambda t: teacher.output_weight(t) * (1 - t / T)``; fake and student are
-    plain models of the teacher::
+    Distil it with a weight that vanishes at T, ``lambda t: teacher.output_weight(t) * (1 - t / T)``; fake and student
+    are plain models of the teacher::
 
         Distillation(Pulled(teacher, 0.5), Student.of(teacher), fake=copy.deepcopy(teacher), settings=...)
 
@@ -46,8 +46,8 @@ class Pulled(BridgeModel):
 
     model: shares its weights.  weight: w; 1 is the model itself.
     Raises TypeError for what is no BridgeModel; ValueError for a weight that is not finite or below 0, an unconditional
-    model, which is not given xT, and a bridge without h in continuous time.  Source: DDBM (2309.16948), equation 9 and
-    the guidance of its section 5.
+    model, which is not given xT, and a bridge without h in continuous time.  Source: the guidance of DDBM's samplers
+    (2309.16948); its form in x0_hat is ours.
     """
 
     def __init__(self, model: BridgeModel, weight: float) -> None:
@@ -60,7 +60,9 @@ class Pulled(BridgeModel):
         if not math.isfinite(weight) or weight < 0:
             raise ValueError(f"weight is {weight}; expected a number of at least 0, 1 for no guidance")
         if not model.conditional:
-            raise ValueError("an unconditional model is not told xT, so nothing can pull toward it; give a conditional one")
+            raise ValueError(
+                "an unconditional model is not told xT, so nothing pulls toward it; give a conditional one"
+            )
         if not isinstance(model.bridge, LinearBridge):
             raise ValueError(
                 f"{model.bridge} has no h = grad log q(xT | xt) in continuous time; use Brownian, VP, VE or "
@@ -70,9 +72,7 @@ class Pulled(BridgeModel):
         self.weight = float(weight)
         self.train(model.training)
 
-    def forward(
-        self, xt: Batch, t: Float[Tensor, " batch"], xT: Batch | None = None, **given: Tensor | None
-    ) -> Batch:
+    def forward(self, xt: Batch, t: Float[Tensor, " batch"], xT: Batch | None = None, **given: Tensor | None) -> Batch:
         """x0_hat with the pull weighted; z, label and task as of ``BridgeModel``."""
         x0_hat = super().forward(xt, t, xT, **given)  # refuses a missing xT
         if self.weight == 1 or xT is None:
@@ -88,7 +88,7 @@ class Pulled(BridgeModel):
     def save(self, path: str | os.PathLike) -> None:
         """Refused: a file says bridge and prediction type, and would be read as the plain model."""
         raise ValueError(
-            "a pulled model is not saved: save the model that it was made of, and make Pulled(model, weight) of it again"
+            "a pulled model is not saved: save the model that it was made of, and make Pulled(model, weight) again"
         )
 
     @property

@@ -256,7 +256,10 @@ def test_what_was_looked_at_is_said_and_so_is_nothing() -> None:
     assert isinstance(bare, Wrapped)
     assert bare.check is None
     assert "not checked: neither pairs nor sources" in repr(bare)
-    for model, on, words in ((on_pairs, "pairs", "On pairs: the"), (on_sources, "own samples", "On its own samples: the")):
+    for model, on, words in (
+        (on_pairs, "pairs", "On pairs: the"),
+        (on_sources, "own samples", "On its own samples: the"),
+    ):
         assert isinstance(model, Wrapped)
         assert model.check is not None
         assert model.check.words.startswith(words)
