@@ -195,9 +195,7 @@ def guided(model: BridgeModel, weight: float, *, null: int) -> BridgeModel:
             f"a BridgeModel is guided, got {type(model).__name__}; wrap the network: BridgeModel(network, bridge)"
         )
     if isinstance(model, Pulled):
-        raise ValueError(
-            "the pull toward xT is no part of the network: guide first, Pulled(guided(model, ...), weight)"
-        )
+        raise ValueError("the pull is no part of the network: guide first, Pulled(guided(model, ...), weight)")
     return BridgeModel(GuidedNetwork(model.network, weight, null), **model.form._asdict()).train(model.training)
 
 

@@ -55,9 +55,7 @@ def average_teacher(teachers: Sequence[BridgeModel], weights: Sequence[float] | 
     Raises ValueError for teachers of different forms: their answers to one xt belong to different bridges.
     """
     if any(isinstance(teacher, Pulled) for teacher in teachers):
-        raise ValueError(
-            "the pull toward xT is no part of a network: average first, Pulled(average_teacher([...]), weight)"
-        )
+        raise ValueError("the pull is no part of a network: average first, Pulled(average_teacher([...]), weight)")
     forms = {repr(teacher.form) for teacher in teachers}
     if len(forms) != 1:
         raise ValueError(f"teachers that are averaged have one form, got {', '.join(sorted(forms))}")
