@@ -387,7 +387,7 @@ def form_of(about: Mapping[str, Any], bridge: Bridge | None = None, prediction: 
 
     Raises ValueError for a name that is not of this package, with what to give instead.
     """
-    given = {"bridge": bridge, "prediction": prediction}
+    given: dict[str, Any] = {"bridge": bridge, "prediction": prediction}
     parts = {name: _named(about[name], name) if own is None else own for name, own in given.items()}
     return Form(parts["bridge"], parts["prediction"], about["conditional"])
 
@@ -418,9 +418,10 @@ def _alike(one: Any, other: Any) -> bool:
     """Equal; objects without an == of their own, and fields of dataclasses, are alike where what they hold is."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
+    kind: Any = type(one)
     if is_dataclass(one):
         held = [own.name for own in fields(one)]
-    elif type(one).__eq__ is object.__eq__ and not callable(one):
+    elif kind.__eq__ is object.__eq__ and not callable(one):
         held = sorted({*getattr(one, "__dict__", ()), *getattr(other, "__dict__", ())})
     else:  # plain values; of functions only the same one
         return bool(one == other)

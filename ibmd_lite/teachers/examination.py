@@ -197,8 +197,8 @@ def examine(
         for group in _groups(readings, alone=pairs is None):
             try:
                 first = group[0]
-                own = _walked(model.network, first, source, steps, seed) if pairs is None else None
-                images = own or _as_read(x0, source, first)
+                walked = _walked(model.network, first, source, steps, seed) if pairs is None else None
+                images = walked or _as_read(x0, source, first)
                 curves |= _curves(model.network, group, *images, times, seed)
             except (TypeError, ValueError, RuntimeError, AssertionError):
                 if given in group:

@@ -50,6 +50,8 @@ class Pulled(BridgeModel):
     (2309.16948); its form in x0_hat is ours.
     """
 
+    weight: float
+
     def __init__(self, model: BridgeModel, weight: float) -> None:
         if not isinstance(model, BridgeModel):
             raise TypeError(
