@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from ibmd_lite.bridges import VP, Bridge, Brownian, ContinuousI2SB, Flow, ResShift
 from ibmd_lite.data import Photographs, RotatedNoisy, SuperResolution
 from ibmd_lite.matching import TeacherTraining
-from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Prediction
+from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Output, Prediction, Retimed
 from ibmd_lite.networks import MLP, UNet
-from ibmd_lite.teachers.examination import Check, examine
-from ibmd_lite.teachers.readings import Output, Retimed
+from ibmd_lite.teachers import Check, examine
 from ibmd_lite.training import Draws, Settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -226,7 +226,8 @@ class Distillation:
         if fake is None:
             if len(self.teachers) > 1:
                 raise ValueError("several teachers need a fake whose network takes `task`: pass fake=BridgeModel(...)")
-            fake = copy.deepcopy(next(iter(self.teachers.values())))
+            first = next(iter(self.teachers.values()))
+            fake = copy.deepcopy(first).on(first)  # a plain model, whatever the teacher adds to its network
         if not isinstance(fake, BridgeModel):
             raise TypeError(
                 f"fake must be a BridgeModel, got {type(fake).__name__}; wrap it: BridgeModel(network, bridge)"
@@ -241,9 +242,9 @@ class Distillation:
         alone = self.teachers.get(None)
         if alone is not None:
             for name, model in {"the fake": fake, "the student": student.model}.items():
-                if model.about != alone.about:
+                if not model.form.same(alone.form):
                     raise ValueError(
-                        f"{name} is {model.about}, the teacher {alone.about}: give them one bridge and prediction"
+                        f"{name} is {model.form}, the teacher {alone.form}: give them one bridge and prediction"
                     )
         networks = [student.model.network, fake.network, *{model.network for model in self.teachers.values()}]
         if len(set(networks)) < len(networks):

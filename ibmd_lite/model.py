@@ -1,7 +1,8 @@
 """A network on a bridge: any prediction type in, x0_hat out.
 
 ``BridgeModel`` is what teachers, fakes and generators all are.  A ``Prediction`` says how the network's
-input, time and output relate to x0: ``x0_hat = skip xt + out F(scale xt, time)`` (eq:prediction).
+input, time and output relate to x0: ``x0_hat = skip xt + out F(scale xt, time)`` (eq:prediction).  ``Output`` and
+``Retimed`` are prediction types named by their formulas.
 ``Source`` is all that a sampler or a generator may know of an image; there is no place in it for x0.
 
 Imports torch, jaxtyping, ``bridges`` and the training files.
@@ -10,8 +11,8 @@ Imports torch, jaxtyping, ``bridges`` and the training files.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,11 +26,15 @@ from ibmd_lite.training.files import loaded, save_weights
 __all__ = [
     "BBDM",
     "DDBM",
+    "OUTPUTS",
+    "TIMES",
     "X0",
     "BridgeModel",
     "Form",
     "I2SBNoise",
+    "Output",
     "Prediction",
+    "Retimed",
     "Scalings",
     "Source",
     "form_of",
@@ -104,6 +109,83 @@ class DDBM:
         return Scalings((b * variance + a * self.cov) / total, out * total.rsqrt(), total.rsqrt(), time)
 
 
+def _prior(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
+    prior = bridge.prior(t)
+    if prior is None:
+        raise ValueError(f"{bridge} has no prior q(xt|x0), so no noise and no score of it; name another output")
+    return prior
+
+
+def _noise(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
+    alpha, sigma = _prior(bridge, t)
+    return 1 / alpha, -sigma / alpha
+
+
+def _score(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
+    alpha, sigma = _prior(bridge, t)
+    return 1 / alpha, sigma.square() / alpha
+
+
+OUTPUTS: Mapping[str, Callable[[Bridge, Tensor], tuple[Tensor, Tensor]]] = {
+    "x0": lambda bridge, t: (0 * t, torch.ones_like(t)),
+    "xt - x0": lambda bridge, t: (torch.ones_like(t), -torch.ones_like(t)),
+    "x0 - xt": lambda bridge, t: (torch.ones_like(t), torch.ones_like(t)),
+    "(xt - x0) T/t": lambda bridge, t: (torch.ones_like(t), -t / bridge.T),
+    "(x0 - xt) T/t": lambda bridge, t: (torch.ones_like(t), t / bridge.T),
+    "(xt - alpha x0)/sigma": _noise,
+    "-(xt - alpha x0)/sigma^2": _score,
+}
+"""What a network may predict; skip and out of x0_hat = skip xt + out F.  alpha, sigma are those of q(xt|x0).
+
+``(xt - x0) T/t`` is the velocity of flow matching and the drift of a Brownian bridge, ``(x0 - xt) T/t`` the same for
+who lets time run from the corrupted image to the clean one.  The last is a score.
+"""
+
+TIMES: Mapping[str, Callable[[Bridge, Tensor], Tensor]] = {
+    "1000 t/T": lambda bridge, t: 1000 * t / bridge.T,
+    "t/T": lambda bridge, t: t / bridge.T,
+    "t": lambda bridge, t: t,
+    "t - 1": lambda bridge, t: t - 1,
+    "1000 (t - 1)/T": lambda bridge, t: 1000 * (t - 1) / bridge.T,
+    "1000 (1 - t/T)": lambda bridge, t: 1000 * (1 - t / bridge.T),
+    "1 - t/T": lambda bridge, t: 1 - t / bridge.T,
+    "T - t": lambda bridge, t: bridge.T - t,
+    "250 log t": lambda bridge, t: 250 * (t + 1e-44).log(),
+    "log(t)/4": lambda bridge, t: (t + 1e-44).log() / 4,
+}
+"""The number that a network may be told for the time t."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A prediction type named by its formula, a key of ``OUTPUTS``; the network is told the time 1000 t/T."""
+
+    predicts: str
+
+    def __post_init__(self) -> None:
+        if self.predicts not in OUTPUTS:
+            raise ValueError(f"unknown output {self.predicts!r}; expected one of {list(OUTPUTS)}")
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        skip, out = OUTPUTS[self.predicts](bridge, t)
+        return Scalings(skip, out, torch.ones_like(t), 1000 * t / bridge.T)
+
+
+@dataclass(frozen=True)
+class Retimed:
+    """Another prediction type, whose network is told its time by another rule, a key of ``TIMES``."""
+
+    prediction: Prediction
+    time: str
+
+    def __post_init__(self) -> None:
+        if self.time not in TIMES:
+            raise ValueError(f"unknown time {self.time!r}; expected one of {list(TIMES)}")
+
+    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        return self.prediction.scalings(bridge, t)._replace(time=TIMES[self.time](bridge, t))
+
+
 @dataclass(frozen=True)
 class Source:
     """What a sampler or generator is given: a batch xT, and what comes with it.
@@ -169,6 +251,10 @@ class Form(NamedTuple):
     prediction: Prediction
     conditional: bool
 
+    def same(self, other: Form) -> bool:
+        """Whether both are one form.  Prediction types of one's own are alike where class and attributes are."""
+        return all(_alike(one, another) for one, another in zip(self, other, strict=True))
+
 
 class BridgeModel(nn.Module):
     """``model(xt, t[, xT]) -> x0_hat``: any ``network(xt, time[, xT])`` on any bridge.
@@ -180,7 +266,8 @@ class BridgeModel(nn.Module):
     network : module called as network(xt, time) or, if conditional, network(xt, time, xT); time is (B,)
     bridge : the bridge it was, or will be, trained on
     conditional : whether the network sees xT beside xt
-    prediction : X0(), I2SBNoise(), BBDM() or DDBM(), or any object with ``scalings(bridge, t)``
+    prediction : X0(), I2SBNoise(), BBDM(), DDBM(), Output("x0 - xt"), Retimed(X0(), "t/T"), or any object with
+        ``scalings(bridge, t)``
     """
 
     def __init__(
@@ -251,13 +338,16 @@ class BridgeModel(nn.Module):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the weights alone do not say, as plain data: bridge, prediction type, conditional."""
-        parts: dict[str, Any] = {"bridge": self.bridge, "prediction": self.prediction}
-        said = {
-            name: {"name": type(x).__name__} | (asdict(x) if is_dataclass(x) and not isinstance(x, type) else {})
-            for name, x in parts.items()
+        """What the weights alone do not say, as plain data: bridge, prediction type, conditional.
+
+        A prediction type that holds another names it: {"name": "Retimed", "prediction": {"name": "X0"}, "time": "t"}.
+        One that is no dataclass has its name alone.
+        """
+        return {
+            "bridge": _told(self.bridge),
+            "prediction": _told(self.prediction),
+            "conditional": self.conditional,
         }
-        return said | {"conditional": self.conditional}
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the weights as safetensors, with the bridge and prediction type they belong to."""
@@ -293,11 +383,48 @@ class BridgeModel(nn.Module):
 
 
 def form_of(about: Mapping[str, Any], bridge: Bridge | None = None, prediction: Prediction | None = None) -> Form:
-    """The form that ``BridgeModel.about`` tells of, in names of this package; what is given counts in their stead."""
-    return Form(bridge or _named(about["bridge"]), prediction or _named(about["prediction"]), about["conditional"])
+    """The form that ``BridgeModel.about`` tells of, in names of this package; what is given counts in their stead.
+
+    Raises ValueError for a name that is not of this package, with what to give instead.
+    """
+    given: dict[str, Any] = {"bridge": bridge, "prediction": prediction}
+    parts = {name: _named(about[name], name) if own is None else own for name, own in given.items()}
+    return Form(parts["bridge"], parts["prediction"], about["conditional"])
 
 
-def _named(told: Mapping[str, Any]) -> Any:
+def _told(x: Any) -> Any:
+    """A bridge or prediction type by name and fields, those that it holds alike; plain values as they are."""
+    if x is None or isinstance(x, bool | int | float | str | list | tuple | dict):
+        return x
+    held = fields(x) if is_dataclass(x) else ()
+    return {"name": type(x).__name__} | {own.name: _told(getattr(x, own.name)) for own in held}
+
+
+def _named(told: Any, part: str) -> Any:
+    """What ``_told`` told of.  A file may name a prediction type in another without its class (before 0.1 did)."""
     known = {name: getattr(bridges, name) for name in bridges.__all__}
-    known |= {kind.__name__: kind for kind in (X0, I2SBNoise, BBDM, DDBM)}
-    return known[told["name"]](**{key: value for key, value in told.items() if key != "name"})
+    known |= {kind.__name__: kind for kind in (X0, I2SBNoise, BBDM, DDBM, Output, Retimed)}
+    if not isinstance(told, Mapping):
+        return told
+    if told.get("name") not in known:
+        raise ValueError(
+            f"the file names {told.get('name', 'nothing')} as its {part}, which this package does not know; "
+            f"give load() a bridge or prediction of your own: {part}=..., the one that the model was saved with"
+        )
+    return known[told["name"]](**{key: _named(value, part) for key, value in told.items() if key != "name"})
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Equal; objects without an == of their own, and fields of dataclasses, are alike where what they hold is."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    kind: Any = type(one)
+    if is_dataclass(one):
+        held = [own.name for own in fields(one)]
+    elif kind.__eq__ is object.__eq__ and not callable(one):
+        held = sorted({*getattr(one, "__dict__", ()), *getattr(other, "__dict__", ())})
+    else:  # plain values; of functions only the same one
+        return bool(one == other)
+    missing = object()
+    values = ((getattr(one, name, missing), getattr(other, name, missing)) for name in held)
+    return type(one) is type(other) and all(_alike(mine, theirs) for mine, theirs in values)

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from ibmd_lite.distillation import Distillation, DistillationSettings, Student
 from ibmd_lite.evaluation import refitted_gap
 from ibmd_lite.gaussian import GaussianCoupling
 from ibmd_lite.matching import TeacherTraining
-from ibmd_lite.model import BBDM, X0, BridgeModel, I2SBNoise, Scalings, Source
+from ibmd_lite.model import BBDM, X0, BridgeModel, I2SBNoise, Retimed, Scalings, Source
 from ibmd_lite.networks import MLP
 from ibmd_lite.sampling import DBIM, Heun, Markov, sample
 from ibmd_lite.training import Draws, Settings, Shuffled, checkpointed
@@ -102,12 +103,47 @@ def test_a_student_with_a_prediction_of_ones_own_is_saved_and_loaded(tmp_path, p
         (model(conditional=True), ValueError, "both be conditional or both not"),
         (model(VP()), ValueError, "the fake is .*VP.*give them one bridge"),
         (model(prediction=BBDM()), ValueError, "the fake is .*BBDM.*give them one bridge and prediction"),
+        (
+            model(prediction=Retimed(X0(), "1000 t/T")),
+            ValueError,
+            r"the fake is .*Retimed\(prediction=X0\(\).*one bridge",
+        ),
     ],
 )
 def test_a_fake_that_does_not_fit_is_refused(fake, error, message):
     teacher = model()
     with pytest.raises(error, match=message):
         Distillation(teacher, Student.of(teacher), fake=fake, device="cpu")
+
+
+class Unlike:
+    """No dataclass: equal to itself alone, and a copy of it is another."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def scalings(self, bridge, t):
+        return self.inner.scalings(bridge, t)
+
+
+@pytest.mark.parametrize("holder", [Unlike, partial(Retimed, time="t/T"), lambda x: Retimed(Unlike(x), "t/T")])
+def test_what_a_prediction_holds_counts(holder):
+    """Two that differ in what they hold alone are not alike, and a copy is."""
+    teacher = model(prediction=holder(X0()))
+    Distillation(teacher, Student.of(teacher), fake=copy.deepcopy(teacher), device="cpu")
+    with pytest.raises(ValueError, match="give them one bridge and prediction"):
+        Distillation(teacher, Student.of(teacher), fake=model(prediction=holder(BBDM())), device="cpu")
+
+
+def test_a_checkpoint_of_another_retimed_teacher_is_refused():
+    runs = [
+        Distillation(teacher, Student.of(teacher), device="cpu")
+        for teacher in (model(prediction=Retimed(inner, "t/T")) for inner in (X0(), BBDM(), X0()))
+    ]
+    state = runs[0].state_dict()
+    runs[2].load_state_dict(state)
+    with pytest.raises(ValueError, match="the checkpoint is of another run"):
+        runs[1].load_state_dict(state)
 
 
 def test_a_student_on_another_bridge_is_refused():

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ibmd_lite.bridges import DBIMI2SB, I2SB, VE, VP, Brownian, ContinuousI2SB, Flow, ResShift
-from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Source
+from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Output, Retimed, Source
 from ibmd_lite.networks import MLP, UNet
 from ibmd_lite.student import add_noise_input, find_input
+from ibmd_lite.training.files import save_weights
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("repeatable")
@@ -202,6 +203,30 @@ def test_on_shares_the_weights_and_takes_the_rest():
 
 
 # Sources
+
+
+@pytest.mark.parametrize(
+    "prediction", [DDBM(0.7, 0.1), Output("x0 - xt"), Retimed(DDBM(0.7), "t/T"), Retimed(Output("x0 - xt"), "1 - t/T")]
+)
+def test_a_model_is_saved_with_all_that_its_prediction_holds(tmp_path, prediction):
+    torch.manual_seed(0)
+    model = BridgeModel(MLP(2, 16, 1), VP(beta_d=1.7), prediction=prediction).eval()
+    nn.init.normal_(model.network.output_layer.weight)
+    model.save(tmp_path / "m.safetensors")
+    again = BridgeModel.load(tmp_path / "m.safetensors", MLP(2, 16, 1))
+    assert again.form == model.form
+    xt, t = torch.randn(3, 2), torch.tensor([0.1, 0.5, 1.0])
+    assert torch.equal(again(xt, t), model(xt, t))
+
+
+def test_a_file_that_does_not_say_what_a_prediction_holds_asks_for_it(tmp_path):
+    """As they were written once: {"name": "Retimed", "prediction": {}}."""
+    path, model = tmp_path / "m.safetensors", BridgeModel(MLP(2, 16, 1), VP(), prediction=Retimed(X0(), "t/T"))
+    about = model.about | {"prediction": {"name": "Retimed", "prediction": {}, "time": "t/T"}}
+    save_weights(path, model, about)
+    with pytest.raises(ValueError, match=r"names nothing as its prediction.*prediction=\.\.\."):
+        BridgeModel.load(path, MLP(2, 16, 1))
+    assert BridgeModel.load(path, MLP(2, 16, 1), prediction=model.prediction).form == model.form
 
 
 def test_a_bare_tensor_is_a_source():

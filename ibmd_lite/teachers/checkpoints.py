@@ -1,7 +1,8 @@
 """Weights of published bridge teachers: read safely, told apart by what is in the file, checked name by name.
 
 Four layouts are known: I2SB's (``net`` and ``ema``), BBDM's (``model`` and ``ema``), the plain state dicts of DDBM and
-DBIM, and plain safetensors.  A pickle is read with ``weights_only``: one that wants to run code is refused.
+DBIM, and plain safetensors; what training on several devices and compiling put before the names is taken off.  A
+pickle is read with ``weights_only``: one that wants to run code is refused.
 
 Facts read in NVlabs/I2SB (i2sb/runner.py), fadel/pytorch_ema, alexzhou907/DDBM, thu-ml/DiffusionBridge
 (preprocess_ckpt.py) and xuekt98/BBDM (runners/BaseRunner.py, base/EMA.py).  Imports torch and the training files.
@@ -45,6 +46,7 @@ def read_teacher(path: str | os.PathLike, *, weights: Literal["ema", "raw"] = "e
     found = read_weights(path)[1] if path.suffix == ".safetensors" else _unpickled(path)
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} holds a {type(found).__name__}, expected a mapping of names; give a state dict")
+    found = _bared(found)
     keys = {key for key in found if isinstance(found[key], Mapping)}
     if "net" in keys:
         state = _i2sb(path, found, weights)
@@ -83,13 +85,21 @@ def _unpickled(path: Path) -> Any:
         ) from error
 
 
+def _bared(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without what training on several devices and compiling put before every name."""
+    return {
+        name.removeprefix("module.").removeprefix("_orig_mod.") if isinstance(name, str) else name: value
+        for name, value in found.items()
+    }
+
+
 def _i2sb(path: Path, found: Mapping[str, Any], weights: str) -> State:
     """``net`` is Image256Net's state dict; ``ema`` is torch_ema's, a list ``shadow_params`` in the parameters' order.
 
     The network has no buffers, so the order of ``net`` is the parameters' own.
     """
     prefix = "diffusion_model."
-    raw = {name.removeprefix(prefix): value for name, value in found["net"].items()}
+    raw = {name.removeprefix(prefix): value for name, value in _bared(found["net"]).items()}
     if weights == "raw":
         return raw
     ema = found.get("ema")
@@ -110,7 +120,7 @@ def _bbdm(path: Path, found: Mapping[str, Any], weights: str) -> State:
     part = found["model"] if weights == "raw" else found.get("ema")
     if not isinstance(part, Mapping) or not part:
         raise ValueError(f"{path} has no running average ('ema'); ask for weights='raw'")
-    return {name.removeprefix(prefix): value for name, value in part.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value for name, value in _bared(part).items() if name.startswith(prefix)}
 
 
 def _plain(path: Path, found: Mapping[str, Any], weights: str) -> State:

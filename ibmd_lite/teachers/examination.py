@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,7 +26,7 @@ from ibmd_lite.teachers.readings import RANGES, Reading, alternatives
 __all__ = ["Check", "Curve", "examine"]
 
 Batch = Float[Tensor, "batch *dims"]
-Pairs = tuple[Batch, Batch]
+Pairs = tuple[Batch, Source]
 FAINT, CLEAR = 0.06, 0.15
 """Slack from which another reading is looked for on pairs, and from which one that explains it is believed."""
 FROM_XT, FROM_BOTH = 0.5, 0.2
@@ -72,8 +72,9 @@ class Curve:
 class Check:
     """What ``examine`` found; ``print`` shows the table and the verdict in words.
 
-    verdict: "agrees"; "mistake", where ``best`` is the reading that explains it; or "doubtful", where none does, and
-    ``best`` is the one that comes nearest.  averaged: the curve of the averaged weights, if they were given.
+    on: what was looked at.  verdict: "agrees"; "mistake", where ``best`` is the reading that explains it; or
+    "doubtful", where none does, and ``best`` is the one that comes nearest.  averaged: the curve of the averaged
+    weights, if they were given.
     """
 
     on: Literal["pairs", "own samples"]
@@ -108,14 +109,15 @@ class Check:
 
     @property
     def words(self) -> str:
-        """The verdict in words."""
+        """The verdict in words, which begin with what was looked at."""
         excess = f"an affine refit of what it says takes {_share(self.given)} of its error away"
         nearest = "" if self.best is None else f"; nearest comes {self.best.reading.write}, {_share(self.best)}"
-        told = {
-            "agrees": f"The network agrees with how it is wrapped: {excess}.",
-            "mistake": f"The network is not what it is wrapped as: {excess}{nearest}.",
+        told = {"pairs": "On pairs: ", "own samples": "On its own samples: "}[self.on]
+        told += {
+            "agrees": f"the network agrees with how it is wrapped: {excess}.",
+            "mistake": f"the network is not what it is wrapped as: {excess}{nearest}.",
             "doubtful": (
-                f"The network does not fit how it is wrapped: {excess}. None of {self.tried} other readings explains "
+                f"the network does not fit how it is wrapped: {excess}. None of {self.tried} other readings explains "
                 f"it{nearest}. It may be weak, of another bridge, or not made for these images."
             ),
         }[self.verdict]
@@ -144,8 +146,8 @@ def _share(curve: Curve) -> str:
 def examine(
     model: BridgeModel,
     *,
-    pairs: Pairs | Iterable[Pairs] | None = None,
-    sources: Batch | Iterable[Batch] | None = None,
+    pairs: tuple[Batch, Batch | Source] | Iterable[tuple[Batch, Batch | Source]] | None = None,
+    sources: Batch | Source | Iterable[Batch | Source] | None = None,
     averaged: nn.Module | None = None,
     samples: int | None = None,
     times: int = 8,
@@ -156,10 +158,12 @@ def examine(
 
     Args:
         model: the network as it is read; put in evaluation mode, not changed.
-        pairs: (x0, xT), or an iterator of such batches; images like those of its training.
+        pairs: (x0, xT), or an iterator of such batches; images like those of its training. xT may be a Source: labels
+            and task are handed on to the network, and with a mask the pixels in the hole alone count.
         sources: xT alone, where no clean image is at hand. Then every reading walks the bridge in ``steps`` steps and
             denoises what it made itself. A conditional model makes the pairs it was trained on, as far as it is good.
-            An unconditional one makes others, as it forgets the partner, so that only gross mistakes are told.
+            An unconditional one makes others, as it forgets the partner, so that only gross mistakes are told.  A
+            Source is taken as above.
         averaged: the same network with averaged weights, to compare with.
         samples: how many pairs or sources are used; by default 200,000 numbers' worth, 32 at least and 256 at most.
         times: how many times of the bridge.
@@ -178,12 +182,9 @@ def examine(
         raise ValueError(f"two times and two steps are the least, got {times} and {steps}")
     model.eval()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    if pairs is None:
-        (xT,) = _gathered(sources, 1, samples)
-        x0 = xT
-    else:
-        x0, xT = _gathered(pairs, 2, samples)
-    x0, xT = x0.to(device), xT.to(device)
+    x0, source = _gathered(sources if pairs is None else pairs, pairs is not None, samples)
+    x0, source = x0.to(device), source.to(device)
+    xT = source.xT
     given = Reading(model.bridge, model.prediction, ("xt", "xT") if model.conditional else ("xt",))
     values = min(x0.min().item(), xT.min().item()), max(x0.max().item(), xT.max().item())
     others = list(alternatives(given, pairs=pairs is not None, std=x0.std().item(), values=values))
@@ -195,8 +196,9 @@ def examine(
     for readings in (singles, doubles):  # two changes only where one explains nothing
         for group in _groups(readings, alone=pairs is None):
             try:
-                images = _walked(model.network, group[0], xT, steps, seed) if pairs is None else (x0, xT)
-                images = images if pairs is None else _as_read(*images, group[0])
+                first = group[0]
+                walked = _walked(model.network, first, source, steps, seed) if pairs is None else None
+                images = walked or _as_read(x0, source, first)
                 curves |= _curves(model.network, group, *images, times, seed)
             except (TypeError, ValueError, RuntimeError, AssertionError):
                 if given in group:
@@ -208,7 +210,7 @@ def examine(
     nearest = min(curves.values(), key=lambda curve: curve.slack, default=None)
     better = None
     if averaged is not None:
-        images = _walked(model.network, given, xT, steps, seed) if pairs is None else (x0, xT)
+        images = _walked(model.network, given, source, steps, seed) if pairs is None else (x0, source)
         better = _curves(averaged.to(device).eval(), [given], *images, times, seed)[given]
     on: Literal["pairs", "own samples"] = "own samples" if pairs is None else "pairs"
     if best is not None:
@@ -244,28 +246,38 @@ def _explains(other: Curve, given: Curve) -> bool:
     return other.slack < FRACTION * given.slack or (less and other.slack < given.slack / 2)
 
 
-def _gathered(batches: object, parts: int, samples: int | None) -> tuple[Tensor, ...]:
-    """The first ``samples`` rows of a tensor or a tuple of tensors, or of an iterator of them."""
-    whole = isinstance(batches, Tensor) if parts == 1 else isinstance(batches, (tuple, list))
+def _gathered(batches: object, pairs: bool, samples: int | None) -> Pairs:
+    """x0 and source of the first ``samples`` rows of one batch or of an iterator of them; without pairs x0 is xT."""
+    whole = isinstance(batches, tuple | list) if pairs else isinstance(batches, Tensor | Source)
     stream: Iterator = iter([batches]) if whole else iter(batches)  # type: ignore[call-overload]
-    kept: list[tuple[Tensor, ...]] = []
+    kept: list[Pairs] = []
     wanted, have = samples, 0
     while wanted is None or have < wanted:
         batch = next(stream, None)
         if batch is None:
             break
-        batch = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-        if len(batch) != parts or len({x.shape for x in batch}) != 1:
-            shapes = [tuple(getattr(x, "shape", ())) for x in batch]
-            raise ValueError(f"expected {['xT', '(x0, xT) of one shape'][parts - 1]}, got shapes {shapes}")
-        for x in batch:
-            Source.of(x)
-        wanted = wanted or min(256, max(32, 200_000 // batch[0][0].numel()))
-        kept.append(batch)
-        have += len(batch[0])
+        parts = tuple(batch) if pairs and isinstance(batch, tuple | list) else (batch,)
+        shapes = [tuple(getattr(getattr(x, "xT", x), "shape", ())) for x in parts]
+        if len(parts) != 1 + pairs or len(set(shapes)) != 1:
+            raise ValueError(f"expected {['xT', '(x0, xT) of one shape'][pairs]}, got shapes {shapes}")
+        source = Source.of(parts[-1])
+        x0 = Source.of(parts[0]).xT
+        wanted = wanted or min(256, max(32, 200_000 // x0[0].numel()))
+        kept.append((x0, source))
+        have += len(x0)
     if have < 16:
         raise ValueError(f"an error over t needs at least 16 images, got {have}; better some hundred")
-    return tuple(torch.cat([batch[part] for batch in kept])[:wanted] for part in range(parts))
+    sources = [source for _, source in kept]
+    together: dict[str, Tensor | None] = {}
+    for name in ("xT", "mask", "label"):
+        values = [getattr(source, name) for source in sources]
+        there = [value for value in values if value is not None]
+        if there and len(there) < len(values):
+            raise ValueError(f"some batches have a {name} and some have none; give all of one kind")
+        together[name] = torch.cat(there)[:wanted] if there else None
+    if len({source.task for source in sources}) > 1:
+        raise ValueError("the batches are of several tasks; examine one task at a time")
+    return torch.cat([x0 for x0, _ in kept])[:wanted], replace(sources[0], **together)  # type: ignore[arg-type]
 
 
 def _groups(readings: Iterable[Reading], alone: bool) -> list[list[Reading]]:
@@ -277,11 +289,12 @@ def _groups(readings: Iterable[Reading], alone: bool) -> list[list[Reading]]:
     return list(groups.values())
 
 
-def _as_read(x0: Batch, xT: Batch, reading: Reading) -> Pairs:
+def _as_read(x0: Batch, source: Source, reading: Reading) -> Pairs:
     """Pairs in the range and in the order of a reading."""
+    xT = source.xT
     if reading.images is not None:
         x0, xT = (RANGES[reading.images][1](x) for x in (x0, xT))
-    return (xT, x0) if reading.swapped else (x0, xT)
+    return (xT, replace(source, xT=x0)) if reading.swapped else (x0, replace(source, xT=xT))
 
 
 class _InOrder(nn.Module):
@@ -291,23 +304,24 @@ class _InOrder(nn.Module):
         super().__init__()
         self.network, self.sees = network, reading.sees
 
-    def forward(self, xt: Tensor, time: Tensor, xT: Tensor | None = None) -> Tensor:
+    def forward(self, xt: Tensor, time: Tensor, xT: Tensor | None = None, **conditions: Tensor) -> Tensor:
         known = {"xt": xt, "xT": xT}
         first, *others = (known[name] for name in self.sees)
-        output: Tensor = self.network(first, time, *others)
+        output: Tensor = self.network(first, time, *others, **conditions)
         return output
 
 
-def _walked(network: nn.Module, reading: Reading, xT: Batch, steps: int, seed: int) -> Pairs:
-    """What a reading makes of xT, and xT in its range; ValueError where the walk runs away."""
-    xT = xT if reading.images is None else RANGES[reading.images][1](xT)
+def _walked(network: nn.Module, reading: Reading, source: Source, steps: int, seed: int) -> Pairs:
+    """What a reading makes of a source, and the source in its range; ValueError where the walk runs away."""
+    xT = source.xT if reading.images is None else RANGES[reading.images][1](source.xT)
+    source = replace(source, xT=xT)
     bridge, both = reading.bridge, len(reading.sees) == 2
     model = BridgeModel(_InOrder(network, reading), bridge, prediction=reading.prediction, conditional=both)
     grid = bridge.grid(steps if bridge.times is None else min(steps, len(bridge.times) - 1))
-    x0 = sample(model, xT, grid, generator=torch.Generator(xT.device).manual_seed(seed)).x0
+    x0 = sample(model, source, grid, generator=torch.Generator(xT.device).manual_seed(seed)).x0
     if reading.kind != "none" and not bool((x0.abs() < 100 * (1 + xT.abs().max())).all()):
         raise ValueError("this reading's walk runs away")
-    return x0.nan_to_num(0, 0, 0).clamp(-1e4, 1e4), xT
+    return x0.nan_to_num(0, 0, 0).clamp(-1e4, 1e4), source
 
 
 def _times(bridge: Bridge, std: float, count: int) -> Float[Tensor, " times"]:
@@ -332,10 +346,11 @@ def _refit(target: Tensor, seen: Sequence[Tensor]) -> float:
 
 @torch.no_grad()
 def _curves(
-    network: nn.Module, readings: Sequence[Reading], x0: Batch, xT: Batch, times: int, seed: int
+    network: nn.Module, readings: Sequence[Reading], x0: Batch, source: Source, times: int, seed: int
 ) -> dict[Reading, Curve]:
     """The curves of readings that share bridge, images and what is seen; the same noise for all."""
-    bridge, sees = readings[0].bridge, readings[0].sees
+    bridge, sees, xT = readings[0].bridge, readings[0].sees, source.xT
+    hole = ... if source.mask is None else source.mask.expand_as(x0) > 0.5  # no loss taught the network the rest
     floor = 1e-4 * x0.double().var().item() + 1e-12  # what no reading is asked to resolve
     grid = _times(bridge, x0.double().std().item() + 1e-9, times)
     random = torch.Generator().manual_seed(seed)
@@ -346,16 +361,17 @@ def _curves(
         xt = bridge.sample(x0, xT, t, torch.randn(x0.shape, generator=random).to(x0))
         known, said = {"xt": xt, "xT": xT}, {}
         seen = [known[name] for name in sorted(sees)]
-        affine.append(_refit(x0, seen) + floor)
+        affine.append(_refit(x0[hole], [x[hole] for x in seen]) + floor)
         for reading in readings:
             skip, out, scale, told = (x.to(x0) for x in reading.prediction.scalings(bridge, t))
             key = scale[0].item(), told[0].item()
             if key not in said:
                 first, *others = ((known | {"xt": like(scale, xt) * xt})[name] for name in sees)
-                said[key] = network(first, told, *others)
+                said[key] = network(first, told, *others, **source.conditions)
             x0_hat = (like(skip, xt) * xt + like(out, xt) * said[key]).nan_to_num(1e6, 1e6, -1e6)
-            error = (x0_hat - x0).double().square().mean().item() + floor
-            errors[reading].append((error, min(_refit(x0, [x0_hat, *seen]) + floor, error)))
+            error = (x0_hat - x0)[hole].double().square().mean().item() + floor
+            left = _refit(x0[hole], [x[hole] for x in (x0_hat, *seen)]) + floor
+            errors[reading].append((error, min(left, error)))
     at = tuple(grid.tolist())
     return {
         reading: Curve(reading, at, tuple(e for e, _ in found), tuple(affine), tuple(r for _, r in found))

@@ -1,6 +1,7 @@
 """Published bridge teachers as data: which network on which bridge, predicting what, for which task.
 
 ``load_teacher(name, path)`` makes a frozen ``BridgeModel`` of a checkpoint that you fetched; nothing is fetched here.
+ResShift's are apart, in ``resshift``: they work on codes.
 Every fact is from the repository that the entry names, read at NVlabs/I2SB 0bbea4aa, alexzhou907/DDBM 0b21ee6a,
 xuekt98/BBDM 5a5c08e6, and for DBIM (thu-ml/DiffusionBridge) in copies of it: limsanky/dbim_clone (scripts/args.sh,
 scripts/sample.sh, ddbm/karras_diffusion.py), zhuhz22/NA_project (corruption/inpaint.py, preprocess_ckpt.py).
@@ -24,6 +25,7 @@ from ibmd_lite.bridges import DBIMI2SB, I2SB, VE, VP, Bridge, Brownian, I2SBFlow
 from ibmd_lite.model import DDBM, BridgeModel, I2SBNoise, Prediction, Scalings
 from ibmd_lite.teachers.adm import ADM, Architecture
 from ibmd_lite.teachers.checkpoints import fill, read_teacher
+from ibmd_lite.teachers.resshift import RESSHIFT
 
 __all__ = ["PUBLISHED", "BBDMIndex", "Published", "build", "load_teacher", "published"]
 
@@ -196,7 +198,10 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
 def published(name: str) -> Published:
     """The entry of that name; ValueError with all names where there is none."""
     if name not in PUBLISHED:
-        raise ValueError(f"no published teacher is called {name!r}; known are {', '.join(PUBLISHED)}")
+        raise ValueError(
+            f"no published teacher is called {name!r}; known are {', '.join(PUBLISHED)}. "
+            f"ResShift's are read with load_resshift: {', '.join(RESSHIFT)}"
+        )
     return PUBLISHED[name]
 
 

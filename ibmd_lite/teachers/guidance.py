@@ -3,7 +3,8 @@
 Lives here: ``Labelled`` and ``LabelDropout``, the pairs on which such a teacher is trained; ``guided``, which makes a
 guided ``BridgeModel`` of it; and ``passes``, what one call of it costs.  A student of a guided teacher has the
 guidance in its weights: see ``guided``.
-Imports torch, jaxtyping, ``model``, ``data.corrupted`` and the networks' table of labels.
+Imports torch, jaxtyping, ``model``, ``data.corrupted``, the networks' table of labels and the networks of other hands,
+which know how many labels they were made with.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from ibmd_lite.data.corrupted import Corrupted
 from ibmd_lite.data.corruptions import Corruption
 from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.networks.embedding import Conditions
+from ibmd_lite.teachers.adm import ADM
+from ibmd_lite.teachers.diffusers_unet import DiffusersUNet
+from ibmd_lite.teachers.pulled import Pulled
 
 __all__ = ["GuidedNetwork", "LabelDropout", "Labelled", "LabelledImages", "guided", "passes"]
 
@@ -120,7 +124,9 @@ class GuidedNetwork(nn.Module):
 
     Raises:
         ValueError: a weight that is not finite or below 0; a null label that the network's table does not hold, or
-            whose row in it is still the zeros that it began with, because no label was ever dropped.
+            whose row in it is still the zeros that it began with, because no label was ever dropped.  The rows of
+            ``ADM`` and ``DiffusersUNet`` do not begin at zero: of theirs only the number is known, and of a network of
+            another kind nothing.
     """
 
     passes = 2
@@ -136,6 +142,10 @@ class GuidedNetwork(nn.Module):
         for part in network.modules():
             if isinstance(part, Conditions):
                 _check_row(part, null)
+            elif isinstance(part, ADM):
+                _check_rows(part.architecture.labels, null)
+            elif isinstance(part, DiffusersUNet):
+                _check_rows(part.labels, null)
         self.network, self.weight, self.null = network, float(weight), null
 
     def forward(
@@ -184,6 +194,8 @@ def guided(model: BridgeModel, weight: float, *, null: int) -> BridgeModel:
         raise TypeError(
             f"a BridgeModel is guided, got {type(model).__name__}; wrap the network: BridgeModel(network, bridge)"
         )
+    if isinstance(model, Pulled):
+        raise ValueError("the pull is no part of the network: guide first, Pulled(guided(model, ...), weight)")
     return BridgeModel(GuidedNetwork(model.network, weight, null), **model.form._asdict()).train(model.training)
 
 
@@ -197,14 +209,22 @@ def _check_null(null: Any) -> None:
         raise ValueError(f"null is {null!r}; expected a label, a whole number of at least 0")
 
 
+def _check_rows(labels: int, null: int) -> None:
+    """A network of so many labels has one of that number."""
+    if labels == 0:
+        raise ValueError("the network was made with labels=0: make it with labels=classes + 1, the last of them null")
+    if null >= labels:
+        raise ValueError(
+            f"null is {null}, but the network knows 0 to {labels - 1}. If all of these are classes it has no null "
+            "label and cannot be guided by one: train it with labels=classes + 1 and LabelDropout"
+        )
+
+
 def _check_row(conditions: Conditions, null: int) -> None:
     """The table of labels holds a row of that number, and it was trained."""
-    if "label" not in conditions.tables:
-        raise ValueError("the network was made with labels=0: make it with labels=classes + 1, the last of them null")
-    rows = conditions.tables["label"].weight
-    if not isinstance(rows, Tensor) or null >= len(rows):
-        raise ValueError(f"null is {null}, but the network knows 0 to {len(conditions.tables['label'].weight) - 1}")  # type: ignore[arg-type]
-    if not bool(rows[null].any()):
+    rows = conditions.tables["label"].weight if "label" in conditions.tables else ()
+    _check_rows(len(rows), null)  # type: ignore[arg-type]
+    if isinstance(rows, Tensor) and not bool(rows[null].any()):
         raise ValueError(
             f"the null label {null} was never trained: its row is still zero. Train on LabelDropout(draw, null={null})"
         )

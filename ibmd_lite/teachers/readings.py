@@ -1,9 +1,9 @@
 """How a network's numbers may be read: what it predicts, which time it is told, what it sees, on which bridge.
 
 A ``Reading`` is one answer to all four; ``alternatives`` are the usual other answers, each told in the words that
-``wrap`` takes.  ``Output`` and ``Retimed`` are prediction types named by their formulas.
+``wrap`` takes.
 
-Imports torch, jaxtyping, ``bridges`` and ``model``.
+Imports torch, ``bridges`` and ``model``.
 """
 
 from __future__ import annotations
@@ -12,65 +12,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ibmd_lite.bridges import I2SB, VP, Bridge, Brownian, ContinuousI2SB, Flow, ResShift
-from ibmd_lite.model import BBDM, DDBM, X0, I2SBNoise, Prediction, Scalings
+from ibmd_lite.model import BBDM, DDBM, OUTPUTS, TIMES, X0, I2SBNoise, Output, Prediction, Retimed
 
-__all__ = ["OUTPUTS", "RANGES", "TIMES", "Output", "Reading", "Retimed", "alternatives"]
+__all__ = ["RANGES", "Reading", "alternatives"]
 
-
-def _one(t: Tensor) -> Tensor:
-    return torch.ones_like(t)
-
-
-def _prior(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
-    prior = bridge.prior(t)
-    if prior is None:
-        raise ValueError(f"{bridge} has no prior q(xt|x0), so no noise and no score of it; name another output")
-    return prior
-
-
-def _noise(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
-    alpha, sigma = _prior(bridge, t)
-    return 1 / alpha, -sigma / alpha
-
-
-def _score(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
-    alpha, sigma = _prior(bridge, t)
-    return 1 / alpha, sigma.square() / alpha
-
-
-OUTPUTS: Mapping[str, Callable[[Bridge, Tensor], tuple[Tensor, Tensor]]] = {
-    "x0": lambda bridge, t: (0 * t, _one(t)),
-    "xt - x0": lambda bridge, t: (_one(t), -_one(t)),
-    "x0 - xt": lambda bridge, t: (_one(t), _one(t)),
-    "(xt - x0) T/t": lambda bridge, t: (_one(t), -t / bridge.T),
-    "(x0 - xt) T/t": lambda bridge, t: (_one(t), t / bridge.T),
-    "(xt - alpha x0)/sigma": _noise,
-    "-(xt - alpha x0)/sigma^2": _score,
-}
-"""What a network may predict; skip and out of x0_hat = skip xt + out F.  alpha, sigma are those of q(xt|x0).
-
-``(xt - x0) T/t`` is the velocity of flow matching and the drift of a Brownian bridge, ``(x0 - xt) T/t`` the same for
-who lets time run from the corrupted image to the clean one.  The last is a score.
-"""
-
-TIMES: Mapping[str, Callable[[Bridge, Tensor], Tensor]] = {
-    "1000 t/T": lambda bridge, t: 1000 * t / bridge.T,
-    "t/T": lambda bridge, t: t / bridge.T,
-    "t": lambda bridge, t: t,
-    "t - 1": lambda bridge, t: t - 1,
-    "1000 (t - 1)/T": lambda bridge, t: 1000 * (t - 1) / bridge.T,
-    "1000 (1 - t/T)": lambda bridge, t: 1000 * (1 - t / bridge.T),
-    "1 - t/T": lambda bridge, t: 1 - t / bridge.T,
-    "T - t": lambda bridge, t: bridge.T - t,
-    "250 log t": lambda bridge, t: 250 * (t + 1e-44).log(),
-    "log(t)/4": lambda bridge, t: (t + 1e-44).log() / 4,
-}
-"""The number that a network may be told for the time t."""
 
 OF_TABLES = ("t - 1", "1000 (t - 1)/T", "T - t")
 REVERSED = ("1000 (1 - t/T)", "1 - t/T", "T - t")
@@ -84,36 +32,6 @@ RANGES: Mapping[str, tuple[tuple[float, float], Callable[[Tensor], Tensor]]] = {
     "x/255": ((0, 255), lambda x: x / 255),
 }
 """Ranges that images come in, and ways out of each."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """A prediction type named by its formula, a key of ``OUTPUTS``; the network is told the time 1000 t/T."""
-
-    predicts: str
-
-    def __post_init__(self) -> None:
-        if self.predicts not in OUTPUTS:
-            raise ValueError(f"unknown output {self.predicts!r}; expected one of {list(OUTPUTS)}")
-
-    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
-        skip, out = OUTPUTS[self.predicts](bridge, t)
-        return Scalings(skip, out, _one(t), 1000 * t / bridge.T)
-
-
-@dataclass(frozen=True)
-class Retimed:
-    """Another prediction type, whose network is told its time by another rule, a key of ``TIMES``."""
-
-    prediction: Prediction
-    time: str
-
-    def __post_init__(self) -> None:
-        if self.time not in TIMES:
-            raise ValueError(f"unknown time {self.time!r}; expected one of {list(TIMES)}")
-
-    def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
-        return self.prediction.scalings(bridge, t)._replace(time=TIMES[self.time](bridge, t))
 
 
 @dataclass(frozen=True)

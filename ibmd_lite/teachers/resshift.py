@@ -210,24 +210,23 @@ RESSHIFT: Mapping[str, PublishedResShift] = MappingProxyType(
 )
 
 
-def load_resshift(name: str, path: str | os.PathLike) -> BridgeModel:
+def load_resshift(name: str, path: str | os.PathLike, *, network: SwinUNet | None = None) -> BridgeModel:
     """The published model of a checkpoint that you fetched, frozen and in evaluation mode: ``model(xt, t, xT)``.
 
     xT is ``beside(code, image)``: the image in [-1, 1], and the code of that image ``enlarged``; x0 comes in its first
     channels.  ``resshift_student(model)`` makes the student.
+
+    network: one to fill instead of the published one, e.g. ``recompute(SwinUNet(RESSHIFT[name].network), ADM.blocks)``.
+    There is no choice of weights as in ``load_teacher``: every published file holds one set.
 
     Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.
     """
     if name not in RESSHIFT:
         raise ValueError(f"no published model is called {name!r}; known are {', '.join(RESSHIFT)}")
     own = RESSHIFT[name]
-    with torch.device("meta"):
-        network = SwinUNet(own.network)
-    fill(network, {_bare(key): value for key, value in read_teacher(path).items()})
+    if network is None:
+        with torch.device("meta"):
+            network = SwinUNet(own.network)
+    fill(network, read_teacher(path))
     model = BridgeModel(CodesBesideImages(network), own.bridge, conditional=True, prediction=own.prediction)
     return model.requires_grad_(False).eval()
-
-
-def _bare(name: str) -> str:
-    """Without what training on several devices and compiling put before every name."""
-    return name.removeprefix("module.").removeprefix("_orig_mod.")

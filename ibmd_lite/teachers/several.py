@@ -2,7 +2,7 @@
 
 Lives here: `Average`, a network that asks several; `average_teacher`, the bridge model of it; `barycentre_loss`, which
 holds a student against each of them.  For teachers of different tasks give ``Distillation`` a mapping {task: teacher}.
-Imports torch, ``distillation``, ``matching`` and ``model``.
+Imports torch, ``distillation``, ``matching``, ``model`` and its neighbour ``pulled``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ibmd_lite.distillation import Losses, ibmd_loss
 from ibmd_lite.model import BridgeModel, Source
+from ibmd_lite.teachers.pulled import Pulled
 
 __all__ = ["Average", "average_teacher", "barycentre_loss"]
 
@@ -53,6 +54,8 @@ def average_teacher(teachers: Sequence[BridgeModel], weights: Sequence[float] | 
 
     Raises ValueError for teachers of different forms: their answers to one xt belong to different bridges.
     """
+    if any(isinstance(teacher, Pulled) for teacher in teachers):
+        raise ValueError("the pull is no part of a network: average first, Pulled(average_teacher([...]), weight)")
     forms = {repr(teacher.form) for teacher in teachers}
     if len(forms) != 1:
         raise ValueError(f"teachers that are averaged have one form, got {', '.join(sorted(forms))}")

@@ -73,6 +73,22 @@ def test_plain_state_dicts_and_safetensors(tmp_path):
         assert same(load_teacher("ddbm-diode", tmp_path / file, network=drawn("ddbm-diode", 3)), network)
 
 
+@pytest.mark.parametrize("before", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_from_several_devices_and_compiling(tmp_path, before):
+    """In every layout, what torch put before the names is taken off."""
+    network = drawn("ddbm-diode")
+    torch.save({f"{before}{name}": value for name, value in network.state_dict().items()}, tmp_path / "diode.pt")
+    assert same(load_teacher("ddbm-diode", tmp_path / "diode.pt", network=drawn("ddbm-diode", 3)), network)
+    for name, write, part in (("i2sb-jpeg-5", i2sb_file, "net"), ("bbdm", bbdm_file, "model")):
+        raw, average = drawn(name, 1), drawn(name, 2)
+        write(tmp_path / "own.pt", raw, average)
+        found = torch.load(tmp_path / "own.pt", weights_only=True)
+        found[part] = {f"{before}{key}": value for key, value in found[part].items()}
+        torch.save(found, tmp_path / "own.pt")
+        assert same(load_teacher(name, tmp_path / "own.pt", network=drawn(name)), average)
+        assert same(load_teacher(name, tmp_path / "own.pt", weights="raw", network=drawn(name)), raw)
+
+
 def test_the_name_of_a_plain_file_says_which_weights_it_holds(tmp_path):
     state = drawn("ddbm-diode").state_dict()
     holds = {"model_440000.pt": "raw", "freq_model_000100.pt": "raw", "e2h_ema_0.9999_420000_adapted.pt": "ema"}

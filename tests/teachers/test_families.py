@@ -62,6 +62,8 @@ def test_loading_freezes_and_an_unknown_name_is_told(tmp_path):
         load_teacher("i2sb", tmp_path / "there-is-none")
     with pytest.raises(ValueError, match="known are"):
         published("")
+    with pytest.raises(ValueError, match="load_resshift: resshift-real"):
+        load_teacher("resshift-real", tmp_path / "there-is-none")
 
 
 def test_bbdm_tells_the_index():

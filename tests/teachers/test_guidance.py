@@ -16,6 +16,7 @@ from ibmd_lite.matching import TeacherTraining
 from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Source
 from ibmd_lite.networks import MLP, UNet
 from ibmd_lite.sampling import Markov, sample
+from ibmd_lite.teachers import ADM, Architecture, DiffusersUNet, build
 from ibmd_lite.teachers.guidance import GuidedNetwork, LabelDropout, Labelled, guided, passes
 from ibmd_lite.training import Draws, Settings
 
@@ -305,6 +306,34 @@ def test_a_null_label_that_was_never_trained_is_refused():
         network.conditions.tables["label"].weight[:8].normal_()
     with pytest.raises(ValueError, match="the null label 8 was never trained"):
         guided(BridgeModel(network, Brownian()), 2.0, null=8)
+
+
+@pytest.mark.parametrize("labels", [0, 8])
+def test_networks_of_other_hands_without_a_null_label_are_refused(labels):
+    """As DBIM's published teacher, whose labels are all classes."""
+    shape = Architecture(32, (1,), 1, (), head=32, labels=labels)
+    for network in (ADM(shape), nn.Sequential(ADM(shape))):
+        with pytest.raises(ValueError, match=r"labels=classes \+ 1"):
+            guided(BridgeModel(network, Brownian()), 2.0, null=8)
+    if labels:
+        assert passes(guided(BridgeModel(ADM(shape), Brownian()), 2.0, null=7)) == 2
+
+
+def test_a_published_teacher_has_no_null_label():
+    """Its 1000 labels are ImageNet's classes."""
+    with torch.device("meta"):
+        network = build("dbim-inpaint-center", width=32, multipliers=(1,), attention=(), head=32)
+    with pytest.raises(ValueError, match="null is 1000, but the network knows 0 to 999"):
+        guided(BridgeModel(network, Brownian(), conditional=True), 2.0, null=1000)
+
+
+def test_a_unet_of_diffusers_without_a_null_label_is_refused():
+    diffusers = pytest.importorskip("diffusers")
+    kinds = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (32,)}
+    for labels in (None, 8):
+        unet = diffusers.UNet2DModel(sample_size=8, num_class_embeds=labels, add_attention=False, **kinds)
+        with pytest.raises(ValueError, match=r"labels=classes \+ 1"):
+            guided(BridgeModel(DiffusersUNet(unet), Brownian()), 2.0, null=8)
 
 
 def test_bad_models_and_weights_are_refused():

@@ -16,6 +16,7 @@ from ibmd_lite.distillation import Distillation, DistillationSettings
 from ibmd_lite.model import BridgeModel
 from ibmd_lite.sampling import Markov, sample
 from ibmd_lite.student import Student
+from ibmd_lite.teachers.adm import ADM
 from ibmd_lite.teachers.resshift import (
     RESSHIFT,
     CodesBesideImages,
@@ -26,6 +27,7 @@ from ibmd_lite.teachers.resshift import (
     resshift_student,
 )
 from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet, _SwinBlock, shift_mask
+from ibmd_lite.training import recompute
 from ibmd_lite.training.learner import Settings
 
 STORED = json.loads((Path(__file__).parent / "resshift.json").read_text())
@@ -384,6 +386,9 @@ def test_published_files(prefix: str, tmp_path: Path, monkeypatch: pytest.Monkey
     xT = beside(code, image)
     expected = teacher_of()(code, torch.ones(1), image)
     torch.testing.assert_close(model(xT, torch.ones(1), xT), torch.cat([expected, image], 1))
+    own = recompute(SwinUNet(SMALL), ADM.blocks)
+    assert load_resshift("resshift-real", path, network=own).network.network is own
+    torch.testing.assert_close(own.state_dict(), network.state_dict())
     with pytest.raises(ValueError, match="known are resshift-real"):
         load_resshift("resshift-fake", path)
 

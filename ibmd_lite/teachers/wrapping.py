@@ -3,7 +3,7 @@
 A network does not say what it predicts, which time it is told or which noise it knows, and a wrong answer to one of
 these raises no error: it ruins a distillation.  ``wrap`` looks for it in the denoising error over t (``examine``).
 
-Imports torch, jaxtyping, ``bridges``, ``model`` and its neighbours ``readings`` and ``examination``.
+Imports torch, jaxtyping, ``bridges``, ``model`` and its neighbour ``examination``.
 """
 
 from __future__ import annotations
@@ -17,17 +17,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibmd_lite.bridges import Bridge
-from ibmd_lite.model import BBDM, X0, BridgeModel, Prediction
+from ibmd_lite.model import BBDM, X0, BridgeModel, Output, Prediction, Retimed, Source
 from ibmd_lite.teachers.examination import Check, examine
-from ibmd_lite.teachers.readings import OUTPUTS, TIMES, Output, Retimed
 
-__all__ = ["OUTPUTS", "TIMES", "Check", "Doubtful", "Output", "Retimed", "examine", "wrap"]
+__all__ = ["Doubtful", "Wrapped", "wrap"]
 
 Batch = Float[Tensor, "batch *dims"]
 
 
 class Doubtful(UserWarning):
     """A network that may not be what it is wrapped as; the evidence is too weak to refuse it."""
+
+
+class Wrapped(BridgeModel):
+    """What ``wrap`` makes: a BridgeModel that tells, in ``check`` and when printed, what was looked at.
+
+    check: what ``examine`` found, on which images; None where nothing was checked, for want of pairs and sources.
+    """
+
+    check: Check | None = None
+
+    def extra_repr(self) -> str:
+        if self.check is None:
+            return "not checked: neither pairs nor sources were given"
+        return f"checked on {self.check.on}: {self.check.verdict}"
 
 
 def wrap(
@@ -37,15 +50,21 @@ def wrap(
     prediction: Prediction | str,
     time: str | None = None,
     conditional: bool = False,
-    pairs: tuple[Batch, Batch] | Iterable[tuple[Batch, Batch]] | None = None,
-    sources: Batch | Iterable[Batch] | None = None,
+    pairs: tuple[Batch, Batch | Source] | Iterable[tuple[Batch, Batch | Source]] | None = None,
+    sources: Batch | Source | Iterable[Batch | Source] | None = None,
     averaged: nn.Module | Mapping[str, Tensor] | None = None,
     **settings: Any,
-) -> BridgeModel:
+) -> Wrapped:
     """A network as a ``BridgeModel``, in evaluation mode, after a look at its denoising error over t.
 
-    Refused is only what is sure: on pairs, a misfit that one other reading explains. Everything less is a warning,
-    ``Doubtful``, for a weak network is no mistake. Who knows better takes ``BridgeModel(...)`` itself.
+    With neither ``pairs`` nor ``sources`` nothing is looked at, whatever is said of the network: the result's ``check``
+    is None and it prints as not checked. Refused is only what is sure: on pairs, a misfit that one other reading
+    explains. Everything less is a warning, ``Doubtful``, for a weak network is no mistake. Who knows better takes
+    ``BridgeModel(...)`` itself.
+
+    Looked for are a wrong prediction, scale or direction of time, noise of the bridge, ``conditional``, order of xt and
+    xT or of the pairs, and range of the images. Raw weights in place of averaged ones are seen only where ``averaged=``
+    is given: by itself a raw network is a somewhat weaker one. Wrong labels and tasks are not looked for.
 
     Args:
         network: called as network(xt, time), or network(xt, time, xT) if conditional; time is (B,).
@@ -53,13 +72,15 @@ def wrap(
         prediction: a prediction type such as I2SBNoise(), or a formula of ``OUTPUTS`` such as "xt - x0".
         time: what the network is told, a formula of ``TIMES``; by default what the prediction type says.
         conditional: whether the network sees xT beside xt.
-        pairs: some hundred (x0, xT), or an iterator of batches. The surest check.
-        sources: xT alone, where there are no pairs. A weaker check: it warns and never refuses.
+        pairs: some hundred (x0, xT), or an iterator of batches. The surest check. In place of xT a Source may stand, as
+            ``Labelled.draw`` gives it: its labels and task reach the network, and with a mask the hole alone counts.
+        sources: xT or a Source, where there are no pairs. A weaker check: it warns and never refuses.
         averaged: the averaged (EMA) weights, as a module or its state dict: warns if they are better.
         settings: further arguments of ``examine``.
 
     Returns:
-        The model. Without pairs and sources nothing is checked but that the network can be called.
+        The model; ``check`` is what was found. Without pairs and sources it is None: not even whether the network can
+        be called is known.
 
     Raises:
         TypeError: what is no network, no bridge or no prediction type.
@@ -68,7 +89,7 @@ def wrap(
     """
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be a torch module, got {type(network).__name__}; put a function into one")
-    model = BridgeModel(network, bridge, conditional=conditional, prediction=_prediction(prediction, time)).eval()
+    model = Wrapped(network, bridge, conditional=conditional, prediction=_prediction(prediction, time)).eval()
     if pairs is None and sources is None:
         if averaged is not None or settings:
             raise ValueError("averaged weights and settings are for the check: give pairs=(x0, xT) or sources=xT too")
@@ -89,6 +110,7 @@ def wrap(
         raise ValueError(f"{check}\nIf you know better, take BridgeModel(network, bridge, ...) itself.")
     if check.verdict != "agrees" or (check.gain is not None and check.gain > 0.01):
         warnings.warn(check.words, Doubtful, stacklevel=2)
+    model.check = check
     return model
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ibmd_lite.bridges import VP, Bridge, Brownian, ContinuousI2SB, Flow, ResShift, like
-from ibmd_lite.data import RotatedNoisy
+from ibmd_lite.data import Photographs, RotatedNoisy, SuperResolution
 from ibmd_lite.matching import TeacherTraining
-from ibmd_lite.model import BBDM, DDBM, X0, BridgeModel, I2SBNoise, Prediction
-from ibmd_lite.networks import MLP
-from ibmd_lite.teachers.wrap import OUTPUTS, Check, Doubtful, Output, Retimed, examine, wrap
+from ibmd_lite.model import BBDM, DDBM, OUTPUTS, X0, BridgeModel, I2SBNoise, Output, Prediction, Retimed, Source
+from ibmd_lite.networks import MLP, UNet
+from ibmd_lite.teachers import Check, Doubtful, Labelled, Wrapped, examine, wrap
 from ibmd_lite.training import Draws, Settings
 
 CENTRES = 0.9 * torch.tensor([[-1.0, -1], [1, 1], [1, -0.5], [-0.6, 1], [0, 0.1]])
@@ -247,6 +247,76 @@ def test_pairs_may_come_in_batches_and_only_as_many_are_taken() -> None:
     assert len(check.given.error) == 4
     assert str(check).count("\n") == 6
     assert "affine" in str(check)
+
+
+def test_what_was_looked_at_is_said_and_so_is_nothing() -> None:
+    bare, on_pairs, on_sources = (
+        model_of("flow", **told) for told in ({}, {"pairs": PAIRS, "times": 4}, {"sources": PAIRS[1], "times": 4})
+    )
+    assert isinstance(bare, Wrapped)
+    assert bare.check is None
+    assert "not checked: neither pairs nor sources" in repr(bare)
+    for model, on, words in (
+        (on_pairs, "pairs", "On pairs: the"),
+        (on_sources, "own samples", "On its own samples: the"),
+    ):
+        assert isinstance(model, Wrapped)
+        assert model.check is not None
+        assert model.check.words.startswith(words)
+        assert f"checked on {on}: agrees" in repr(model)
+    with pytest.warns(Doubtful, match=r"^On its own samples: "):
+        model_of("flow", prediction=X0(), sources=PAIRS[1], times=6)
+    with pytest.raises(ValueError, match=r"\nOn pairs: the network is not what"):
+        model_of("flow", prediction=X0(), pairs=PAIRS, times=6)
+
+
+class ToldThePoint(nn.Module):
+    """Knows x0 from the label alone, and cannot do without one."""
+
+    def forward(self, xt: Tensor, time: Tensor, *, label: Tensor) -> Tensor:
+        return xt - CENTRES[label]
+
+
+def test_labels_come_with_a_source_and_reach_the_network() -> None:
+    x0, xT = PAIRS
+    label = (x0[:, None] - CENTRES).square().sum(2).argmin(1)
+    said = {"prediction": BBDM(), "times": 4}
+    for given in ({"pairs": (x0, Source(xT, label=label))}, {"sources": Source(xT, label=label), "steps": 4}):
+        wrap(ToldThePoint(), Brownian(0.5), **said, **given)  # type: ignore[arg-type]
+    with pytest.warns(Doubtful, match="On pairs: the network does not fit"):
+        wrap(ToldThePoint(), Brownian(0.5), pairs=(x0, Source(xT, label=label.flip(0))), **said)  # type: ignore[arg-type]
+    halves = [(x0[k : k + 96], Source(xT[k : k + 96], label=label[k : k + 96])) for k in (0, 96)]
+    wrap(ToldThePoint(), Brownian(0.5), pairs=iter(halves), samples=192, **said)  # type: ignore[arg-type]
+    halves[1] = (halves[1][0], Source(halves[1][1].xT))
+    with pytest.raises(ValueError, match="some batches have a label and some have none"):
+        wrap(ToldThePoint(), Brownian(0.5), pairs=iter(halves), samples=192, **said)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="several tasks"):
+        examine(model_of("flow"), sources=iter([Source(xT, task=0), Source(xT, task=1)]), samples=300)
+
+
+def test_pairs_with_labels_as_they_are_drawn() -> None:
+    pairs = Labelled(Photographs(8), SuperResolution(8, "pool")).draw(16, torch.Generator().manual_seed(0))
+    network = UNet(3, 8, (1,), labels=8)
+    assert examine(BridgeModel(network, Brownian(0.5)), pairs=pairs, times=2).on == "pairs"
+
+
+class OneColumn(nn.Module):
+    """Exact in the first column of an image of 1 x 2, and of no sense in the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Exact(*FAMILIES["brownian"][:3])
+
+    def forward(self, xt: Tensor, time: Tensor) -> Tensor:
+        return torch.stack([self.inner(xt[..., 0, 0], time), torch.full_like(xt[..., 0, 0], 7)], 2)[:, :, None]
+
+
+def test_with_a_mask_the_hole_alone_counts() -> None:
+    x0, xT = (torch.stack([x, PAIRS[1]], 2)[:, :, None] for x in PAIRS)
+    mask = torch.tensor([1.0, 0]).expand(len(x0), 1, 1, 2)
+    wrap(OneColumn(), Brownian(0.5), prediction=BBDM(), pairs=(x0, Source(xT, mask)), times=4)
+    with pytest.warns(Doubtful):
+        wrap(OneColumn(), Brownian(0.5), prediction=BBDM(), pairs=(x0, xT), times=4)
 
 
 def test_formulas_are_the_package_s_own_where_it_has_them() -> None:
