@@ -266,16 +266,22 @@ def ready(browser: Browser, site: str) -> Iterator[Page]:
 
 def noted(page: Page, which: int = -1) -> dict[str, Tensor]:
     """What a network was fed, and its answer."""
-    values = {name: torch.tensor(plain) for name, plain in page.evaluate(CALL, which).items()}
+    values = {name: torch.tensor(plain, dtype=torch.float32) for name, plain in page.evaluate(CALL, which).items()}
     return {name: x if len(x) == 1 else x.view(1, -1, 64, 64) for name, x in values.items()}
+
+
+def choose(page: Page, task: str) -> None:
+    """The task, and wait for the student's answer to it."""
+    if not page.locator(f"[value={task}]").is_checked():
+        page.evaluate("window.calls = []")
+        page.locator(f"[value={task}]").check()
+        page.wait_for_function(SHOWN)
 
 
 @contextmanager
 def answered_anew(page: Page, task: str) -> Iterator[dict[str, Tensor]]:
     """What is done inside must change the answer, and it must be what Python's student makes of the panel's image."""
-    if not page.locator(f"[value={task}]").is_checked():
-        page.locator(f"[value={task}]").check()
-        answered(page)
+    choose(page, task)
     before = seen(page, "student")
     page.evaluate("window.calls = []")
     call: dict[str, Tensor] = {}
@@ -380,17 +386,16 @@ def test_a_mouse_draws_a_line(ready: Page) -> None:
 
 def test_the_teacher_walks_all_its_hundred_calls(ready: Page) -> None:
     """Some of the hundred steps are made again in Python: the network's answer, and the state after it."""
-    ready.locator("[value=jpeg]").check()
-    answered(ready)
+    choose(ready, "jpeg")
     bridge = TASKS["jpeg"][1]
     ready.evaluate("window.calls = []")
     ready.locator("[data-do=walk]").click()
     ready.wait_for_function("/answered in 100 calls/.test(document.querySelector('#try-it-page [role=status]').textContent)")
     calls = [noted(ready, which) for which in range(-100, 0, 33)]
     assert ready.evaluate("window.calls.length") in (100, 101), "the first call of all is made once more, to load"
-    times = torch.tensor(ready.evaluate("window.calls.slice(-100).map(call => call.fed.t[0])"))
-    grid = bridge.grid(100)
-    torch.testing.assert_close(times, grid[:-1])
+    times = ready.evaluate("window.calls.slice(-100).map(call => call.fed.t[0])")
+    grid = bridge.grid(100).float()
+    torch.testing.assert_close(torch.tensor(times), grid[:-1])
     teacher = OnnxModel.read(STUDENTS / "jpeg-teacher.onnx")
     for step, call in zip(range(0, 100, 33), calls, strict=True):
         answer = call.pop("answer")
