@@ -39,7 +39,7 @@ NETWORKS = {
     "ADM, as published": lambda: ADM(Architecture()),
 }
 POINTS = {
-    "compact U-Net": ("64x1", "64x4", "128x4", "256x1"),
+    "compact U-Net": ("64x1", "64x4", "128x1", "128x4", "256x1", "256x2"),
     "ADM, narrow": ("64x1", "128x1"),
     "ADM, as published": ("256x1",),
 }

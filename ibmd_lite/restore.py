@@ -95,6 +95,7 @@ def restored(
 ) -> Image:
     """One image of any size through an exported student: padded, cut where it is large, and back to bytes.
 
+    The answer has the size of the image.  What was shrunk must be enlarged before, as the student's corruption did.
     The image is reflected at its right and lower border up to what the network's size must be a multiple of, and to
     the size of the network where that is fixed.  mask: above 127 in the hole, which is filled with noise of N(0, 1),
     as ``data.Inpainting`` does.  All noise is drawn from the generator for the whole image.
@@ -266,7 +267,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m ibmd_lite.restore",
         description="Restore a folder of images with an exported student. Each result is a PNG of the same name in the "
         "same place under OUT, upright, eight bits a channel, transparency laid on white. The same command goes on "
-        "with a run that was cut off.",
+        "with a run that was cut off. Nothing is enlarged: a result has the size of its image. A student of "
+        "super-resolution takes images of the wanted size, so enlarge small ones first, as its corruption did.",
     )
     default = Tiling()
     parser.add_argument("student", metavar="STUDENT", help="an .onnx file of ibmd_lite.export.export_onnx")

@@ -100,6 +100,16 @@ def test_the_smallest_images_are_restored_too(file, size):
     assert restored(OnnxModel.read(file), tensor(picture(*size)), torch.Generator()).shape == (3, *size)
 
 
+def test_nothing_is_enlarged_and_the_help_says_so(file, capsys):
+    image = torch.zeros(3, 12, 8, dtype=torch.uint8)
+    assert restored(OnnxModel.read(file), image, torch.Generator()).shape == image.shape
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "a result has the size of its image" in told
+    assert "enlarge small ones first" in told
+
+
 def test_tiles_that_overlap_by_what_the_network_sees_leave_no_seam(file):
     model, image = OnnxModel.read(file), tensor(picture(75, 102))
     answers = {

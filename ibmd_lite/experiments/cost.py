@@ -1,7 +1,7 @@
 """What a training will cost, told before it runs: operations, seconds, GPU-hours, memory.
 
 Lives here: ``Passes``, the operations of a network's passes, counted and not guessed; ``Setup``, which passes a
-distillation makes; ``Accelerator`` and ``Cost``; ``peak_bytes``, the memory of a pass.  Count on a network of the meta
+distillation makes; ``Accelerator`` and ``Cost``; ``Memory`` of an update, and ``peak_bytes`` of any pass.  Count on a network of the meta
 device (``with torch.device("meta"): network = UNet(...)``) and the largest one takes no memory and seconds.
 Matrix products and convolutions are counted (a multiplication and an addition are two); norms, activations, optimisers,
 data and waiting are not, and stand in the utilisation together with what an accelerator never reaches of its peak.
@@ -11,8 +11,9 @@ Imports torch, the method's ``model`` and ``training``, and ``evaluation.flops``
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from ibmd_lite.evaluation.timing import flops
 from ibmd_lite.student import add_noise_input
 from ibmd_lite.training.learner import frozen
 
-__all__ = ["A100", "Accelerator", "Cost", "Passes", "Setup", "peak_bytes"]
+__all__ = ["A100", "Accelerator", "Cost", "Memory", "Passes", "Setup", "peak_bytes"]
 
 
 @dataclass(frozen=True)
@@ -185,15 +186,99 @@ A100 = Accelerator("A100", peak=312e12, utilisation=0.3)
 """One A100 in half precision: its maker's peak without sparsity; the utilisation is an assumption."""
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that an update takes when it takes most, on one device and in the weights' precision.
+
+    teacher: of a teacher's update: what its layers keep and its gradients, its weights, Adam's two moments of them and
+    their average.  distillation: of the generator's update, which takes more than the fake's, because the gradient goes
+    through teacher and fake to the generator; with all that the three networks hold.
+    """
+
+    teacher: int
+    distillation: int
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        *,
+        batch: int = 1,
+        conditional: bool = False,
+        noise_channels: int | None = None,
+        input_layer: str = "input_layer",
+    ) -> Memory:
+        """For a teacher's network, recomputed or not, and images (C, H, W), of which ``batch`` are seen at once."""
+        if not isinstance(batch, int) or batch < 1:
+            raise ValueError(f"batch is {batch}; expected a whole number of at least 1")
+        noise_channels = shape[0] if noise_channels is None else noise_channels
+        generator = add_noise_input(network, shape[0], noise_channels, input_layer)
+        device = next(network.parameters()).device
+        xT = torch.zeros(batch, *shape, device=device)
+        z = torch.zeros(batch, noise_channels, *shape[1:], device=device)
+        given = (torch.zeros(batch, device=device), *((xT,) if conditional else ()))
+
+        def descend(module: nn.Module, loss_of: Callable[[], Tensor]) -> None:
+            weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
+            torch.autograd.grad(loss_of(), weights, allow_unused=True)
+
+        def matching() -> Tensor:
+            return (network(xT, *given) - xT).square().mean()
+
+        def ibmd() -> Tensor:
+            x0 = generator(torch.cat([xT, z], 1), *given)
+            xt = x0 + xT
+            with frozen(network):  # stands for teacher and fake
+                target, fake_x0 = network(xt, *given), network(xt, *given)
+            return ((target - x0).square() - (fake_x0 - x0).square()).mean()
+
+        one, student = _weight_bytes(network), _weight_bytes(generator)
+        return cls(
+            4 * one + peak_bytes(lambda: descend(network, matching)),
+            one + 3 * one + 4 * student + peak_bytes(lambda: descend(generator, ibmd)),
+        )
+
+
+def _weight_bytes(network: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in network.parameters())
+
+
 def peak_bytes(call: Callable[[], object]) -> int:
     """The most bytes that tensors made inside the call hold at one time; on the meta device it takes none.
 
     Weights, and whatever else was there before, do not count.  Nor does what a library takes for its own work, such as
-    a convolution's workspace, or an allocator's unused rest.
+    a convolution's workspace, or an allocator's unused rest.  Attention is torch's fused one, as on real devices.
     """
-    with _Held() as held:
+    with _fused_attention(), _Held() as held:
         call()
     return held.most
+
+
+@contextlib.contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Attention on the meta device as on others; by itself it would write down which pixel sees which."""
+    registered = torch.library.Library("aten", "IMPL")
+    registered.impl("scaled_dot_product_attention", _fused, "AutogradMeta")
+    try:
+        yield
+    finally:
+        registered._destroy()
+
+
+def _fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return attend(q, k, v, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 
 class _Held(TorchDispatchMode):

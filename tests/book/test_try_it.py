@@ -221,6 +221,196 @@ def test_a_finger_on_a_phone_paints(browser: Browser, site: str) -> None:
             assert widths[0] <= widths[1]
 
 
+# What every network is fed and answers from now on, beside what it does.
+NOTE_CALLS = """() => {
+    const { prototype } = window.ort.InferenceSession;
+    const run = prototype.run;
+    prototype.run = async function (feeds) {
+        const fed = Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, tensor.data.slice()]));
+        const answers = await run.call(this, feeds);
+        window.calls.push({ fed, answer: answers[this.outputNames[0]].data.slice() });
+        return answers;
+    };
+}"""
+# Whether the panels show what the last call was fed and answered, in whole numbers.
+SHOWN = """() => {
+    const shows = (panel, image) => {
+        const context = document.querySelector(`[data-panel=${panel}] canvas`).getContext("2d");
+        const { data } = context.getImageData(0, 0, 64, 64);
+        const byte = (value) => Math.round(Math.min(255, Math.max(0, (value + 1) * 127.5)));
+        return image.every((value, i) => data[4 * (i % 4096) + Math.floor(i / 4096)] === byte(value));
+    };
+    const last = window.calls.at(-1);
+    return last && shows("given", last.fed.xT) && shows("student", last.answer);
+}"""
+CALL = """which => {
+    const { fed, answer } = window.calls.at(which);
+    const plain = Object.entries({ ...fed, answer }).map(([name, values]) => [name, Array.from(values)]);
+    return Object.fromEntries(plain);
+}"""
+
+
+def started(page: Page) -> Page:
+    page.locator("[data-do=start]").click()
+    answered(page)
+    page.evaluate(NOTE_CALLS)
+    return page
+
+
+@pytest.fixture(scope="module")
+def ready(browser: Browser, site: str) -> Iterator[Page]:
+    """One page whose student has been started, for all tests that have a mouse."""
+    with opened(browser, f"{site}/{ADDRESS}") as page:
+        yield started(page)
+
+
+def noted(page: Page, which: int = -1) -> dict[str, Tensor]:
+    """What a network was fed, and its answer."""
+    values = {name: torch.tensor(plain, dtype=torch.float32) for name, plain in page.evaluate(CALL, which).items()}
+    return {name: x if len(x) == 1 else x.view(1, -1, 64, 64) for name, x in values.items()}
+
+
+def choose(page: Page, task: str) -> None:
+    """The task, and wait for the student's answer to it."""
+    if not page.locator(f"[value={task}]").is_checked():
+        page.evaluate("window.calls = []")
+        page.locator(f"[value={task}]").check()
+        page.wait_for_function(SHOWN)
+
+
+@contextmanager
+def answered_anew(page: Page, task: str) -> Iterator[dict[str, Tensor]]:
+    """What is done inside must change the answer, and it must be what Python's student makes of the panel's image."""
+    choose(page, task)
+    before = seen(page, "student")
+    page.evaluate("window.calls = []")
+    call: dict[str, Tensor] = {}
+    yield call
+    page.wait_for_function(SHOWN)
+    call |= noted(page)
+    assert seen(page, "student") != before
+    answer = call.pop("answer")
+    expected = OnnxModel.read(STUDENTS / f"{task}-student.onnx")(**call)
+    assert (answer - expected).abs().max() < 1e-3
+
+
+Place = tuple[float, float]
+
+
+def points(page: Page, *wanted: Place) -> tuple[list[Place], list[Place]]:
+    """Whole points of the window near (row, column) of the canvas, and the rows and columns that they are."""
+    canvas = page.locator("[data-panel=given] canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    sizes = [(box["x"], box["width"] / 64), (box["y"], box["height"] / 64)]
+    there = [[round(low + (at + 0.5) * size) for at, (low, size) in zip(p[::-1], sizes, strict=True)] for p in wanted]
+    places = [[(at - low) / size - 0.5 for at, (low, size) in zip(p, sizes, strict=True)][::-1] for p in there]
+    return [(x, y) for x, y in there], [(row, column) for row, column in places]
+
+
+def away(start: Place, end: Place) -> Tensor:
+    """Of every pixel, how far it is from the line between two."""
+    pixels = torch.cartesian_prod(torch.arange(64.0), torch.arange(64.0))
+    one, step = torch.tensor(start), torch.tensor(end) - torch.tensor(start)
+    part = ((pixels - one) @ step / step.square().sum()).clamp(0, 1)
+    return (pixels - one - part[:, None] * step).norm(dim=1).view(64, 64)
+
+
+def check_hole(call: dict[str, Tensor], x0: Tensor, start: Place, end: Place) -> None:
+    """As broad as the brush's six pixels along the whole stroke, and nowhere else; the rest is the photograph."""
+    distance, hole = away(start, end), call["mask"][0, 0] > 0
+    assert hole[distance < 2.99].all()
+    assert not hole[distance > 3.01].any()
+    torch.testing.assert_close(call["xT"][0][:, ~hole], x0[0][:, ~hole])
+
+
+def drag(page: Page, start: Place, end: Place) -> None:
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=5)
+    page.mouse.up()
+
+
+def test_a_mouse_paints_a_hole(ready: Page, x0: Tensor) -> None:
+    with answered_anew(ready, "paint") as call:
+        there, places = points(ready, (20, 10), (44, 50))
+        drag(ready, *there)
+    check_hole(call, x0, *places)
+
+
+def test_a_finger_paints_a_hole(browser: Browser, site: str, x0: Tensor) -> None:
+    """Dragged down, where a page would scroll."""
+    with opened(browser, f"{site}/{ADDRESS}", PHONE, has_touch=True, is_mobile=True) as page:
+        with answered_anew(started(page), "paint") as call:
+            (start, end), places = points(page, (12, 30), (52, 34))
+            device = page.context.new_cdp_session(page)
+            for part in range(11):
+                kind = "touchMove" if part else "touchStart"
+                x, y = (low + part / 10 * (high - low) for low, high in zip(start, end, strict=True))
+                device.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+            device.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        check_hole(call, x0, *places)
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_the_slider_sets_the_quality(ready: Page, x0: Tensor, by: str) -> None:
+    with answered_anew(ready, "jpeg") as call:
+        slider = ready.locator("[name=quality]")
+        before = int(slider.input_value())
+        if by == "mouse":
+            slider.scroll_into_view_if_needed()
+            box = slider.bounding_box()
+            assert box is not None
+            y, knob = box["y"] + box["height"] / 2, (before - 5) / 35 * (box["width"] - 16) + 8
+            drag(ready, (box["x"] + knob, y), (box["x"] + 0.6 * box["width"], y))
+        else:
+            slider.focus()
+            for _ in range(3):
+                ready.keyboard.press("ArrowRight")
+    quality = int(slider.input_value())
+    assert quality == before + 3 if by == "keyboard" else 20 < quality < 32
+    assert ready.locator("[data-tools] output").inner_text() == str(quality)
+    torch.testing.assert_close(call["xT"][0], JPEG(quality)(x0[:1])[0], atol=1e-3, rtol=0)
+
+
+def test_a_mouse_draws_a_line(ready: Page) -> None:
+    with answered_anew(ready, "sketch"):
+        ready.locator("[data-do=blank]").click()
+    with answered_anew(ready, "sketch") as call:
+        there, places = points(ready, (16, 12), (40, 52))
+        drag(ready, *there)
+    dark = torch.exp(-0.5 * (away(*places) / 0.8).square())
+    torch.testing.assert_close(call["xT"][0], (1 - 2 * torch.tanh(1.5 * dark)).expand(3, 64, 64), atol=0.01, rtol=0)
+
+
+def test_the_teacher_walks_all_its_hundred_calls(ready: Page) -> None:
+    """Some of the hundred steps are made again in Python: the network's answer, and the state after it."""
+    choose(ready, "jpeg")
+    bridge = TASKS["jpeg"][1]
+    ready.evaluate("window.calls = []")
+    ready.locator("[data-do=walk]").click()
+    ready.wait_for_function("/answered in 100 calls/.test(document.querySelector('#try-it-page [role=status]').textContent)")
+    calls = [noted(ready, which) for which in range(-100, 0, 33)]
+    assert ready.evaluate("window.calls.length") in (100, 101), "the first call of all is made once more, to load"
+    times = ready.evaluate("window.calls.slice(-100).map(call => call.fed.t[0])")
+    grid = bridge.grid(100).float()
+    torch.testing.assert_close(torch.tensor(times), grid[:-1])
+    teacher = OnnxModel.read(STUDENTS / "jpeg-teacher.onnx")
+    for step, call in zip(range(0, 100, 33), calls, strict=True):
+        answer = call.pop("answer")
+        assert (answer - teacher(**call)).abs().max() < 1e-3
+        weights = bridge.posterior(grid[step], grid[step + 1])
+        if step == 99:
+            final = weights[0] * call["xt"] + weights[1] * answer
+            shown = torch.tensor(seen(ready, "teacher")).view(64, 64, 4)[..., :3].permute(2, 0, 1)
+            assert ((final[0].clamp(-1, 1) + 1) * 127.5 - shown).abs().max() < 0.51
+        else:
+            noise = computed(ready, "tryIt.normals(given.seed, 12288)", seed=1000 + step).view_as(answer)
+            after = weights[0] * call["xt"] + weights[1] * answer + weights[2] * noise
+            torch.testing.assert_close(noted(ready, step - 99)["xt"], after, atol=1e-4, rtol=0)
+
+
 def test_a_page_from_the_disk_answers_too(browser: Browser, pages: Path) -> None:
     """The book is promised to be readable by opening its first file."""
     with opened(browser, f"{pages.as_uri()}/{ADDRESS}") as page:

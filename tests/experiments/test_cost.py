@@ -1,13 +1,16 @@
 """Predicted cost against hand formulas and against what a real update does."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ibmd_lite.bridges import Brownian
 from ibmd_lite.distillation import Distillation, DistillationSettings, Student
 from ibmd_lite.evaluation import flops
-from ibmd_lite.experiments.cost import A100, Accelerator, Passes, Setup, peak_bytes
+from ibmd_lite.experiments.cost import A100, Accelerator, Memory, Passes, Setup, peak_bytes
 from ibmd_lite.matching import TeacherTraining
 from ibmd_lite.model import BridgeModel
 from ibmd_lite.networks import UNet
@@ -151,8 +154,41 @@ def test_memory_is_told_without_taking_it(layers: str | None) -> None:
     assert found[0] == pytest.approx(found[1], rel=0.05)
 
 
+@pytest.mark.parametrize("layers", [None, STAGES])
+def test_memory_is_that_of_real_updates(layers: str | None) -> None:
+    """Two updates, because Adam's moments are made by the first; a run holds a few images besides."""
+    batch = 4 * 4 * math.prod(SHAPE)
+    network = UNet(**SMALL)
+    if layers is not None:
+        recompute(network, layers)
+    told = Memory.of(network, SHAPE, batch=4)
+    one = sum(parameter.nbytes for parameter in network.parameters())
+    teacher = BridgeModel(network, Brownian(0.1))
+    student = Student.of(teacher)
+    before = 2 * one + 2 * sum(parameter.nbytes for parameter in student.parameters())
+    run = Distillation(teacher, student, settings=DistillationSettings(fake_updates=1), device="cpu")
+    zeros = Draws(lambda n, generator: torch.zeros(n, *SHAPE), 4)
+    found = before + peak_bytes(lambda: list(run.updates(zeros, 2)))
+    assert told.distillation == pytest.approx(found, abs=8 * batch)
+    training = TeacherTraining(BridgeModel(network.requires_grad_(True), Brownian(0.1)), device="cpu")
+    pairs = Draws(lambda n, generator: (torch.zeros(n, *SHAPE),) * 2, 4)
+    found = 2 * one + peak_bytes(lambda: list(training.updates(pairs, 2)))
+    assert told.teacher == pytest.approx(found, abs=8 * batch)
+
+
+def test_attention_keeps_no_square_of_the_pixels() -> None:
+    """On the meta device as on a real one: 1024 pixels would need 4 MiB for which sees which."""
+    found = []
+    for device in ("meta", "cpu"):
+        q = torch.zeros(1, 1, 1024, 8, device=device, requires_grad=True)
+        found.append(peak_bytes(lambda q=q: functional.scaled_dot_product_attention(q, q, q).sum().backward()))
+    assert max(found) < 2**19
+    assert found[0] == pytest.approx(found[1], rel=0.2)
+
+
 REFUSED = {
     "no batch": (lambda: Setup(*[Passes(1, 3, 2)] * 2, batch=0, updates=1), "batch is 0"),
+    "no images": (lambda: Memory.of(UNet(**SMALL), SHAPE, batch=0), "batch is 0"),
     "no updates": (lambda: Setup(*[Passes(1, 3, 2)] * 2, batch=1, updates=1.5), "updates is 1.5"),
     "no peak": (lambda: Accelerator("none", peak=0.0), "peak is 0.0"),
     "above its peak": (lambda: A100.fitted(1e15, 1.0), "utilisation 3.2"),
