@@ -10,9 +10,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ibmd_lite.training.files import writing
 from playwright.sync_api import sync_playwright
 from report import keep
+
+from ibmd_lite.training.files import writing
 
 SHOWN = Path(__file__).resolve().parents[1] / "book" / "_assets" / "students" / "seconds.md"
 PAGE = Path(__file__).resolve().parents[1] / "_build" / "html" / "book" / "teachers" / "try-it.html"

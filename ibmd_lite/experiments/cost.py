@@ -2,7 +2,8 @@
 
 Lives here: ``Passes``, the operations of a network's passes, counted and not guessed; ``Setup``, which passes a
 distillation makes; ``Accelerator`` and ``Cost``; ``Memory`` of an update, and ``peak_bytes`` of any pass.  Count on a
-network of the meta device (``with torch.device("meta"): network = UNet(...)``): the largest takes no memory and seconds.
+network of the meta device (``with torch.device("meta"): network = UNet(...)``) and the largest one takes no memory and
+seconds.
 Matrix products and convolutions are counted (a multiplication and an addition are two); norms, activations, optimisers,
 data and waiting are not, and stand in the utilisation together with what an accelerator never reaches of its peak.
 

@@ -28,9 +28,10 @@ def stale(notebook: nbformat.NotebookNode) -> Iterator[str]:
             continue
         stored = plain("".join(output.get("data", {}).get("text/html", "") for output in cell.outputs))
         for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.keyword) and node.arg in ("alt", "caption") and isinstance(node.value, ast.Constant):
-                if plain(node.value.value) not in stored:
-                    yield f"cell {number}: {node.arg} {node.value.value!r} is not what is stored"
+            if not (isinstance(node, ast.keyword) and node.arg in ("alt", "caption")):
+                continue
+            if isinstance(node.value, ast.Constant) and plain(node.value.value) not in stored:
+                yield f"cell {number}: {node.arg} {node.value.value!r} is not what is stored"
 
 
 @pytest.mark.parametrize("path", BOOK, ids=lambda path: path.stem)

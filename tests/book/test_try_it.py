@@ -390,7 +390,10 @@ def test_the_teacher_walks_all_its_hundred_calls(ready: Page) -> None:
     bridge = TASKS["jpeg"][1]
     ready.evaluate("window.calls = []")
     ready.locator("[data-do=walk]").click()
-    ready.wait_for_function("/answered in 100 calls/.test(document.querySelector('#try-it-page [role=status]').textContent)")
+    ready.wait_for_function(
+        "/answered in 100 calls/.test(document.querySelector('#try-it-page [role=status]').textContent)",
+        timeout=120_000,
+    )
     calls = [noted(ready, which) for which in range(-100, 0, 33)]
     assert ready.evaluate("window.calls.length") in (100, 101), "the first call of all is made once more, to load"
     times = ready.evaluate("window.calls.slice(-100).map(call => call.fed.t[0])")
