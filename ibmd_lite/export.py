@@ -389,6 +389,8 @@ def _task(task: int | None, x: Tensor) -> Inputs:
 
 def _traceable(model: BridgeModel) -> BridgeModel:
     """The model without looks at values: times and conditions are checked where a batch is at hand, not in a graph."""
+    if type(model) is not BridgeModel:
+        raise TypeError(f"a {type(model).__name__} answers otherwise than its network; export a student made of it")
     bridge, network = copy.copy(model.bridge), copy.deepcopy(model.network)
     object.__setattr__(bridge, "check_times", lambda t: None)  # of this copy alone, which is frozen
     for name, part in list(network.named_modules()):

@@ -14,6 +14,7 @@ from ibmd_lite.model import BridgeModel, I2SBNoise, Source
 from ibmd_lite.networks import MLP, UNet
 from ibmd_lite.sampling import sample
 from ibmd_lite.student import Student
+from ibmd_lite.teachers import Pulled
 
 
 def random(network):
@@ -215,3 +216,10 @@ def test_a_file_of_another_kind_or_inputs_that_do_not_fit_are_told(points, tmp_p
 def test_a_student_without_noise_takes_xT_alone():
     student = Student.of(BridgeModel(MLP(width=8, depth=1), Brownian()), noise_channels=0)
     assert draws(student, torch.zeros(2, 2)) is None
+
+
+def test_a_model_that_changes_its_networks_answer_is_refused(tmp_path):
+    network = MLP(2, 8, 1, conditional=True)
+    pulled = Pulled(BridgeModel(network, Brownian(), conditional=True), 0.5)
+    with pytest.raises(TypeError, match="a Pulled answers otherwise than its network; export a student"):
+        export_onnx(pulled, tmp_path / "pulled.onnx", Source(torch.randn(2, 2)))
