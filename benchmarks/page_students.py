@@ -4,7 +4,7 @@ Three tasks at 64 x 64 on small networks: a painted hole, JPEG of any quality, a
 distilled into one call, and judged on images that no training saw; then all six are exported as ONNX files into
 `book/_assets/students`, with a card.  The images are Tiny ImageNet's: the listed subset, fetched from its publisher, or
 read from --data, a folder or zip of `split/class/file`.  All work is kept under runs/: a run that was killed goes on
-there when the command is given again.  An hour on one core that computes with bfloat16.
+there when the command is given again.  An hour and a half on one core that computes with bfloat16.
 """
 
 import argparse
@@ -81,8 +81,8 @@ TASKS = {
     "jpeg": Task(AnyJPEG(), Brownian(0.02), I2SBNoise(), pace=HURRIED),
     "sketch": Task(Sketch(), VP(), DDBM(), conditional=True, pace=STEADY),
 }
-TEACHER_UPDATES = {"paint": 1200, "jpeg": 700, "sketch": 1200}
-STUDENT_UPDATES = {"paint": 400, "jpeg": 400, "sketch": 400}
+TEACHER_UPDATES = {"paint": 2400, "jpeg": 2400, "sketch": 1200}
+STUDENT_UPDATES = {"paint": 700, "jpeg": 800, "sketch": 400}
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def walks(trained: Mapping[str, tuple[BridgeModel, Student]]) -> dict[str, list[
 
 def told(rows: Sequence[Mapping[str, object]]) -> str:
     """The figures as a table in Markdown, for the page and the card."""
-    lines = ["| task | method | network calls | Frechet distance | PSNR, dB |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| task | method | network calls | Fréchet distance | PSNR, dB |", "| --- | --- | --- | --- | --- |"]
     lines += [f"| {r['task']} | {r['method']} | {r['NFE']} | {r['FD']:.1f} | {r['PSNR']:.1f} |" for r in rows]
     return "\n".join(lines) + "\n"
 
@@ -277,12 +277,12 @@ def card(seen: Pictures, rows: Sequence[Mapping[str, object]], precision: str) -
   {digest}.  The students saw corrupted images alone.  {LICENCE}.
 - **Settings**: {precision}; teachers {TEACHER_UPDATES} updates of {TEACHER_BATCH} images, students {STUDENT_UPDATES}
   of {STUDENT_BATCH}; {", ".join(f"{name} {task.pace!r}" for name, task in TASKS.items())}.
-- **Metrics**, on {JUDGED} test images that no training saw (the Frechet distance of the clean ones is
+- **Metrics**, on {JUDGED} test images that no training saw (the Fréchet distance of the clean ones is
   {rows[0]["FD of clean images"]:.1f}):
 
 {told(rows)}
-- **Limits**: the Frechet distance is on the features of the package's classifier: compare it within this table.  One
-  seed, minutes of training, images of 64 x 64.  JPEG is hardly mended; a sketch is answered with colours alone.
+- **Limits**: the Fréchet distance is on the features of the package's classifier: compare it within this table.  One
+  seed, minutes of training, images of 64 x 64.  JPEG leaves a grain; a sketch is answered with colours alone.
 - **Licence**: that of the package.
 """
 
