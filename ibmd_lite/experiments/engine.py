@@ -93,15 +93,19 @@ def run_sweep(
     """
     runs = sweep.runs(out)
     results = {k: result for k, run in enumerate(runs) if (result := found(run)) is not None}
-    for ended, k in enumerate(results, start=1):
-        report(Progress(runs[k], "found", ended, len(runs)))
+    for number, k in enumerate(results, start=1):
+        report(Progress(runs[k], "found", number, len(runs)))
     already, began = len(results), time.monotonic()
     ended: SimpleQueue[Future] = SimpleQueue()
     pending: dict[Future, tuple[int, int]] = {}
     failed: dict[int, str] = {}
 
     def start(k: int, attempt: int) -> None:
-        future = executor.submit(execute, runs[k], attempt)
+        try:
+            future = executor.submit(execute, runs[k], attempt)
+        except BrokenExecutor as error:  # for good: what is left fails, what is finished stays
+            future = Future()
+            future.set_exception(error)
         pending[future] = k, attempt
         future.add_done_callback(ended.put)
 

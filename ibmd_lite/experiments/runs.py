@@ -176,7 +176,7 @@ def _kernel_tells() -> str:
     import resource
     import sys
 
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
     try:
         with open("/proc/self/status") as file:  # what getrusage says includes the process that started this one

@@ -45,7 +45,7 @@ def collect(*folders: str | Path) -> pandas.DataFrame:
         if key not in newest or newest[key][0] <= result["started"]:
             newest[key] = result["started"], _row(result, path.parent)
     if not newest:
-        raise FileNotFoundError(f"no result.json in {', '.join(map(str, folders))}; `run` makes them")
+        raise FileNotFoundError(f"there is no result in {', '.join(map(str, folders))}; `run` makes them")
     return pandas.DataFrame([newest[key][1] for key in sorted(newest)])
 
 
