@@ -20,6 +20,8 @@ from ibmd_lite.experiments.engine import Processes, Progress, run_sweep
 from ibmd_lite.experiments.sweep import Sweep
 from ibmd_lite.experiments.tables import collect, store
 
+__all__ = ["main", "show"]
+
 
 def main(words: list[str] | None = None) -> None:
     """Run what the command line says."""
@@ -41,12 +43,14 @@ def main(words: list[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     try:
         arguments.command(arguments)
-    except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError, OSError, yaml.YAMLError) as error:
         sys.exit(f"error: {error}")
 
 
 def _run(arguments: argparse.Namespace) -> None:
     given = yaml.safe_load(arguments.f.read_text("utf8")) if arguments.f else {}
+    if not isinstance(given, dict):
+        raise ValueError(f"{arguments.f} must hold names with values, holds {given!r}")
     given |= {name: yaml.safe_load(value) for name, value in arguments.p}
     sweeps = [_read(file, given) for file in arguments.files]  # all of them, before the first run
     executor = _executor(arguments)

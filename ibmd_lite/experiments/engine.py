@@ -109,25 +109,29 @@ def run_sweep(
         pending[future] = k, attempt
         future.add_done_callback(ended.put)
 
-    for k in range(len(runs)):
-        if k not in results:
-            start(k, 1)
-    while pending:
-        future = ended.get()
-        k, attempt = pending.pop(future)
-        try:
-            results[k] = future.result()
-            state, seconds = "done", results[k]["wall_seconds"]
-        except Exception as error:  # of the notebook, or whatever an executor raises for a worker that died
-            state, seconds = "again" if attempt < ATTEMPTS else "failed", None
-            if state == "again":
-                start(k, attempt + 1)
-            else:
-                failed[k] = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-        now = len(results) + len(failed)
-        pace = (time.monotonic() - began) / (now - already) if now > already else None
-        remaining = None if pace is None else pace * (len(runs) - now)
-        report(Progress(runs[k], state, now, len(runs), seconds, remaining))
+    try:
+        for k in range(len(runs)):
+            if k not in results:
+                start(k, 1)
+        while pending:
+            future = ended.get()
+            k, attempt = pending.pop(future)
+            try:
+                results[k] = future.result()
+                state, seconds = "done", results[k]["wall_seconds"]
+            except Exception as error:  # of the notebook, or whatever an executor raises for a worker that died
+                state, seconds = "again" if attempt < ATTEMPTS else "failed", None
+                if state == "again":
+                    start(k, attempt + 1)
+                else:
+                    failed[k] = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            now = len(results) + len(failed)
+            pace = (time.monotonic() - began) / (now - already) if now > already else None
+            remaining = None if pace is None else pace * (len(runs) - now)
+            report(Progress(runs[k], state, now, len(runs), seconds, remaining))
+    finally:  # interrupted: what was not begun stays so
+        for future in list(pending):
+            future.cancel()
     if failed:
         told = "\n\n".join(
             f"{runs[k].case or runs[k].notebook.name}, in {runs[k].folder}:\n{failed[k]}" for k in failed

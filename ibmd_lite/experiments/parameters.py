@@ -22,7 +22,7 @@ __all__ = ["Parameter", "check", "declared"]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of the cell.  ``known`` is False where the default is no literal; ``default`` is then its source."""
+    """One line of the cell; ``default`` is its source and ``known`` False where it is no literal that JSON can hold."""
 
     name: str
     default: Any
@@ -66,7 +66,7 @@ def declared(notebook: Path) -> dict[str, Parameter]:
 
 def check(notebook: Path, known: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:
     """Refuse names that the notebook has not (``ValueError``) and values of another type (``TypeError``)."""
-    if unknown := sorted(given.keys() - known.keys()):
+    if unknown := sorted(map(str, given.keys() - known.keys())):
         raise ValueError(f"{notebook.name} does not know {unknown}; it has {', '.join(sorted(known))}")
     for name, value in given.items():
         try:
@@ -82,8 +82,10 @@ def check(notebook: Path, known: Mapping[str, Parameter], given: Mapping[str, An
 
 def _parameter(name: str, value: ast.expr, optional: bool) -> Parameter:
     try:
-        return Parameter(name, ast.literal_eval(value), True, optional)
-    except ValueError:
+        default = ast.literal_eval(value)
+        json.dumps(default)
+        return Parameter(name, default, True, optional)
+    except (ValueError, TypeError):
         return Parameter(name, ast.unparse(value), False, optional)
 
 

@@ -76,12 +76,17 @@ class Run:
 
 
 def found(run: Run) -> dict[str, Any] | None:
-    """The run's result, if it is there."""
+    """The run's result, if it is there; under the name that its case has today."""
     try:
         result = json.loads((run.folder / "result.json").read_text("utf8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return result if isinstance(result, dict) and result.get("fingerprint") == run.code else None
+    if not isinstance(result, dict) or result.get("fingerprint") != run.code:
+        return None
+    if result["case"] != run.case:
+        result["case"] = run.case
+        _write(run, result)
+    return result
 
 
 def execute(run: Run, attempt: int = 1) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def execute(run: Run, attempt: int = 1) -> dict[str, Any]:
                 raise RunError(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()) from None
             except Exception:  # a kernel that died, a full disk: whatever it is must survive the way back
                 raise RunError(traceback.format_exc()) from None
-            write_text(run.folder / "result.json", json.dumps(result, indent=1) + "\n")
+            _write(run, result)
     return result
 
 
@@ -119,6 +124,10 @@ def commit_of(folder: Path) -> str | None:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _write(run: Run, result: dict[str, Any]) -> None:
+    write_text(run.folder / "result.json", json.dumps(result, indent=1) + "\n")
 
 
 def _executed(run: Run) -> dict[str, Any]:

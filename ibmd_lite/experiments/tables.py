@@ -26,7 +26,7 @@ def collect(*folders: str | Path) -> pandas.DataFrame:
     Columns: the case's name where there is one, every parameter, every metric (which stands for a parameter of the same
     name), and of the run itself ``run_notebook``, ``run_seconds``, ``run_peak_bytes``, ``run_device``, ``run_commit``,
     ``run_fingerprint``, ``run_started``, ``run_folder``.  Where the same notebook was run with the same parameters but
-    other code, the newest counts.  Rows are in the order of the parameters.
+    other code, the newest counts.  Rows are in the order in which they were run.
 
     Raises:
         FileNotFoundError: no result in any of the folders.
@@ -46,7 +46,7 @@ def collect(*folders: str | Path) -> pandas.DataFrame:
             newest[key] = result["started"], _row(result, path.parent)
     if not newest:
         raise FileNotFoundError(f"there is no result in {', '.join(map(str, folders))}; `run` makes them")
-    return pandas.DataFrame([newest[key][1] for key in sorted(newest)])
+    return pandas.DataFrame([row for _, row in sorted(newest.values(), key=lambda each: each[0])])
 
 
 def store(sweep: Sweep, results: Sequence[Mapping[str, Any]], folder: Path) -> Path:

@@ -51,6 +51,9 @@ def test_every_case_is_run_once(tmp_path: Path, processes: Processes) -> None:
     lines.clear()
     assert run_sweep(sweep, tmp_path / "runs", processes, lines.append) == results
     assert [line.state for line in lines] == ["found"] * 4
+    renamed = Sweep.read(write(tmp_path, parameters={"scale": 2.0}, cases={"one": {"steps": 1}}, seeds=[0]))
+    (result,) = run_sweep(renamed, tmp_path / "runs", processes)
+    assert (result["case"], result["metrics"]) == ({"case": "one", "seed": 0}, {"value": 2})
     assert logged(tmp_path) == {"0": 2, "1": 2}
 
 

@@ -23,6 +23,7 @@ sizes = (
 )
 free = None
 limit: float = float("inf")
+kinds = {1, 2}
 if film:
     other = 1
 """
@@ -35,10 +36,11 @@ def chapter(tmp_path: Path) -> Path:
 
 def test_the_cell_is_read_and_not_run(chapter: Path) -> None:
     known = declared(chapter)
-    assert list(known) == ["seed", "rate", "clip", "film", "data", "tasks", "sizes", "free", "limit"]
+    assert list(known) == ["seed", "rate", "clip", "film", "data", "tasks", "sizes", "free", "limit", "kinds"]
     assert known["sizes"].default == (1, 2)
     assert known["limit"].default == "float('inf')"
     assert not known["limit"].known
+    assert not known["kinds"].known, "JSON has no sets"
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def test_the_newest_code_counts(tmp_path: Path) -> None:
         (["run", "trial.yaml", "-p", "seed", "1"], "-p and -f are for notebooks"),
         (["run", "../book/chapter.ipynb", "-p", "sede", "1"], "does not know ['sede']"),
         (["run", "../book/chapter.ipynb", "-p", "seed", "one"], "which 'one' (str) cannot stand for"),
+        (["run", "../book/chapter.ipynb", "-f", "list.yaml"], "must hold names with values, holds [1]"),
+        (["run", "broken.yaml"], "error: "),
         (["run", "trial.yaml", "--jobs", "0"], "at least 1"),
     ],
 )
@@ -86,6 +88,8 @@ def test_what_is_wrong_is_said_before_the_first_run(
 ) -> None:
     write(tmp_path, seeds=[0])
     monkeypatch.chdir(tmp_path / "sweeps")
+    Path("list.yaml").write_text("[1]")
+    Path("broken.yaml").write_text("{notebook")
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert str(stopped.value).startswith("error: ")
