@@ -223,7 +223,7 @@ class _Engine(NBClientEngine):
     def execute_managed_notebook(
         cls, nb_man: Any, kernel_name: str, *, environment: dict[str, str], folder: str, **_: object
     ) -> Any:
-        quiet = ["--log-level=ERROR"]
+        quiet = ["--log-level=CRITICAL"]  # what counts is in the notebook
         client = _Client(nb_man, kernel_name=kernel_name, timeout=None, extra_arguments=quiet)
         return client.execute(env=environment, cwd=folder)
 
