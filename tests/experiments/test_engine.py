@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -75,12 +75,6 @@ def test_a_killed_worker_costs_its_own_run_alone(tmp_path: Path) -> None:
     assert [result["metrics"]["value"] for result in results] == [1, 2, 3, 4]
     assert [result["attempt"] for result in results] == [1, 2, 1, 1]
     assert logged(tmp_path) == {"0": 1, "1": 2, "2": 1, "3": 1}
-
-
-def test_another_executor_serves_as_well(tmp_path: Path) -> None:
-    sweep = Sweep.read(write(tmp_path, seeds=[0, 1]))
-    with ThreadPoolExecutor(2) as executor:
-        assert [result["seed"] for result in run_sweep(sweep, tmp_path / "threads", executor)] == [0, 1]
 
 
 def test_an_executor_that_breaks_loses_nothing_that_was_finished(tmp_path: Path, processes: Processes) -> None:
