@@ -72,7 +72,8 @@ unchanged: env ## accept stored outputs that a change of the package cannot alte
 	@OMP_NUM_THREADS=1 $(BIN)/python book/_ext/unchanged.py "$(WHY)" $(NOTEBOOK)
 
 sweep: env ## run the sweep NAME (book/_sweeps/NAME.yaml) and store its table
-	@OMP_NUM_THREADS=1 $(BIN)/python -m ibmd_lite.experiments.sweep $(NAME) --jobs $(JOBS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m ibmd_lite.experiments run $(NAME:%=book/_sweeps/%.yaml) --jobs $(JOBS) \
+	  --tables ibmd_lite/experiments/results
 
 lint: env ## formatting, lint, types, notebooks
 	@$(BIN)/ruff format --check .

@@ -1,8 +1,9 @@
 """Chapters as experiments: sweeps of a notebook with papermill, image tasks, and the tables they left.
 
-``stored`` and ``about`` read a table that came with the package.  ``python -m ibmd_lite.experiments.sweep NAME`` makes
-those of the sweeps, ``python benchmarks/images.py TASK`` those of the image tasks, ``images/TASK``.
-Imports the standard library; papermill and yaml when a sweep runs.
+``stored`` and ``about`` read a table that came with the package.  ``make sweep NAME=...`` makes those of the
+sweeps, ``python benchmarks/images.py TASK`` those of the image tasks, ``images/TASK``.  ``python -m
+ibmd_lite.experiments`` runs any chapter or sweep.
+Imports the standard library alone.
 """
 
 import json

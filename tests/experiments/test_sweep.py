@@ -1,82 +1,84 @@
-"""Sweeps with real papermill runs of a small notebook: complete, resumable, and refused before the first run."""
+"""A sweep's file: its cases, what is refused before the first run, and the tables that came of the book's own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import nbformat
 import pytest
-import yaml
 from links import ROOT
+from trials import notebook
+from trials import sweep as write
 
 from ibmd_lite.experiments import stored
-from ibmd_lite.experiments import sweep as module
-from ibmd_lite.experiments.sweep import Sweep, run_sweep, store
-
-pytestmark = [pytest.mark.notebook, pytest.mark.filterwarnings("default")]
+from ibmd_lite.experiments.sweep import Sweep
 
 
-def write(root: Path, code: str, **entries: object) -> None:
-    (root / "book" / "_sweeps").mkdir(parents=True, exist_ok=True)
-    cells = [
-        nbformat.v4.new_code_cell("seed = 0\nsteps = 1\nscale = 1.0", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(code, metadata={"tags": ["result"]}),
-    ]
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / "book" / "chapter.ipynb")
-    text = {"notebook": "book/chapter.ipynb", "parameters": {"scale": 2.0}, "grid": {"steps": [1, 4]}, "seeds": [0, 1]}
-    (root / "book" / "_sweeps" / "trial.yaml").write_text(yaml.safe_dump(text | entries))
-
-
-GOOD = 'import json\nprint(json.dumps({"value": scale * steps + seed}))'
-
-
-def test_every_case_is_run_once_and_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, GOOD)
-    sweep = Sweep.read(tmp_path, "trial")
-    rows = run_sweep(sweep, tmp_path)
-    assert [(row["steps"], row["seed"], row["value"]) for row in rows] == [(1, 0, 2), (1, 1, 3), (4, 0, 8), (4, 1, 9)]
-    monkeypatch.setattr(module.subprocess, "run", None)  # a second call must run nothing
-    assert run_sweep(sweep, tmp_path) == rows
-    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
-    assert '"value": 9' in store(sweep, rows).read_text().splitlines()[4]
+def test_cases_are_the_grid_times_the_seeds(tmp_path: Path) -> None:
+    sweep = Sweep.read(write(tmp_path, parameters={"scale": 2.0}, grid={"steps": [1, 4]}, seeds=[0, 1]))
+    assert sweep.cases == [{"steps": steps, "seed": seed} for steps in (1, 4) for seed in (0, 1)]
+    assert sweep.parameters_of(sweep.cases[3]) == {"scale": 2.0, "steps": 4, "seed": 1}
+    assert sweep.notebook == tmp_path / "book" / "chapter.ipynb"
 
 
 def test_cases_may_have_names(tmp_path: Path) -> None:
     cases = {"as it is": {}, "larger": {"scale": 5.0}}
-    write(tmp_path, GOOD, grid={}, cases=cases, seeds=[0, 1])
-    rows = run_sweep(Sweep.read(tmp_path, "trial"), tmp_path)
-    values = [("as it is", 0, 2), ("as it is", 1, 3), ("larger", 0, 5), ("larger", 1, 6)]
-    assert [(row["case"], row["seed"], row["value"]) for row in rows] == values
+    sweep = Sweep.read(write(tmp_path, parameters={"scale": 2.0}, cases=cases, seeds=[0, 1]))
+    told = [(case["case"], sweep.parameters_of(case)) for case in sweep.cases]
+    assert told[1:3] == [("as it is", {"scale": 2.0, "seed": 1}), ("larger", {"scale": 5.0, "seed": 0})]
 
 
-def test_a_failing_case_is_reported_and_the_others_are_kept(tmp_path: Path) -> None:
-    write(tmp_path, "assert steps < 4, 'too many'\n" + GOOD, seeds=[0])
-    with pytest.raises(RuntimeError, match=r"(?s)1 of 2 runs failed.*'steps': 4.*too many"):
-        run_sweep(Sweep.read(tmp_path, "trial"), tmp_path)
-    assert len(list((tmp_path / "runs" / "trial").glob("*/result.json"))) == 1
+def test_without_seeds_the_notebook_keeps_its_own(tmp_path: Path) -> None:
+    assert Sweep.read(write(tmp_path, grid={"steps": [1, 4]})).cases == [{"steps": 1}, {"steps": 4}]
 
 
 @pytest.mark.parametrize(
-    ("entries", "message"),
+    ("entries", "error", "told"),
     [
-        ({"grid": {"stepz": [1]}}, r"does not know \['stepz'\]; it has scale, seed, steps"),
-        ({"seeds": []}, "at least one value"),
-        ({"grid": {"steps": 3}}, "at least one value"),
-        ({"cases": {"larger": {"scales": 5.0}}}, r"does not know \['scales'\]"),
-        ({"gird": {}}, r"unknown keys \['gird'\]"),
+        ({"grid": {"stepz": [1]}}, ValueError, r"does not know \['stepz'\]; it has scale, seed, steps"),
+        ({"parameters": {"stepz": 1}}, ValueError, r"does not know \['stepz'\]"),
+        ({"cases": {"larger": {"scales": 5.0}}}, ValueError, r"does not know \['scales'\]"),
+        ({"grid": {"steps": [1, "4"]}}, TypeError, "steps is 1, which '4'"),
+        ({"cases": {"larger": {"scale": "5"}}}, TypeError, "scale is 1.0, which '5'"),
+        ({"seeds": [0, "1"]}, TypeError, "seed is 0, which '1'"),
+        ({"seeds": []}, ValueError, "at least one value"),
+        ({"grid": {"steps": 3}}, ValueError, "at least one value"),
+        ({"grid": [1]}, ValueError, "names with values"),
+        ({"cases": {}}, ValueError, "names with parameters"),
+        ({"gird": {}}, ValueError, r"unknown keys \['gird'\]"),
+        ({"notebook": None}, ValueError, "must name its notebook"),
+        ({"notebook": "other.ipynb"}, ValueError, "no other.ipynb beside it or in a folder above it"),
+        ({"seeds": [0, 0]}, ValueError, "the same parameters"),
+        ({"cases": {"one": {}, "as the notebook": {"scale": 1.0}}}, ValueError, "the same parameters"),
     ],
 )
-def test_a_wrong_file_is_refused_before_the_first_run(tmp_path: Path, entries: dict, message: str) -> None:
-    write(tmp_path, GOOD, **entries)
-    with pytest.raises(ValueError, match=message):
-        Sweep.read(tmp_path, "trial")
+def test_a_wrong_file_is_refused(tmp_path: Path, entries: dict, error: type, told: str) -> None:
+    with pytest.raises(error, match=told):
+        Sweep.read(write(tmp_path, **entries))
 
 
 def test_an_unknown_sweep_names_the_known_ones(tmp_path: Path) -> None:
-    write(tmp_path, GOOD)
-    with pytest.raises(ValueError, match=r"no sweep 'tiral'.*known: trial"):
-        Sweep.read(tmp_path, "tiral")
+    with pytest.raises(ValueError, match=r"no sweep .*tiral.*known there: trial"):
+        Sweep.read(write(tmp_path).with_name("tiral.yaml"))
+
+
+def test_a_run_is_known_by_its_code_and_its_parameters(tmp_path: Path) -> None:
+    def folders(*sources: str, **entries: object) -> list[Path]:
+        return [run.folder for run in Sweep.read(write(tmp_path, *sources, **entries)).runs(tmp_path)]
+
+    before = folders(grid={"steps": [1, 4]})
+    assert len(set(before)) == 2
+    assert folders(grid={"steps": [4, 1]}) == before[::-1]
+    assert folders(grid={"steps": [4]}, parameters={"seed": 0}) == before[1:], "a default that is given is the same run"
+    assert folders(grid={"steps": [4]}, parameters={"seed": 1}) != before[1:]
+    assert folders("steps += 1", grid={"steps": [4]}) != before[1:]
+
+
+def test_the_commit_is_told_where_there_is_one(tmp_path: Path) -> None:
+    (run,) = Sweep("one", notebook(tmp_path / "chapter.ipynb")).runs(tmp_path)
+    assert run.commit is None
+    (run,) = Sweep("one", ROOT / "book" / "distillation" / "few-steps.ipynb").runs(tmp_path)
+    assert run.commit is None or set(run.commit.removesuffix("-dirty")) <= set("0123456789abcdef")
+    assert (run.commit is None) == (not (ROOT / ".git").exists())
 
 
 SWEEPS = sorted(path.stem for path in (ROOT / "book" / "_sweeps").glob("*.yaml"))
@@ -84,7 +86,7 @@ SWEEPS = sorted(path.stem for path in (ROOT / "book" / "_sweeps").glob("*.yaml")
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_stored_table_has_every_case_of_its_sweep(name: str) -> None:
-    sweep = Sweep.read(ROOT, name)
+    sweep = Sweep.read(ROOT / "book" / "_sweeps" / f"{name}.yaml")
     rows = stored(name)
     if not rows:
         pytest.skip("a sweep whose table is not stored yet: `make sweep NAME=...` makes it")

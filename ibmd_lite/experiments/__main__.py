@@ -1,0 +1,108 @@
+"""Chapters and sweeps from the command line: `python -m ibmd_lite.experiments run FILE`, then `collect FOLDER`.
+
+FILE is a sweep's YAML or a notebook.  The results lie under ``runs/NAME``; calling again runs only what is not there.
+Imports its neighbours; Dask's client with `--scheduler`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from concurrent.futures import Executor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ibmd_lite.experiments.engine import Processes, Progress, run_sweep
+from ibmd_lite.experiments.sweep import Sweep
+from ibmd_lite.experiments.tables import collect, store
+
+__all__ = ["main", "show"]
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m ibmd_lite.experiments", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="run | collect")
+    run = commands.add_parser("run", help="run sweeps and notebooks")
+    run.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a sweep's YAML, or a notebook")
+    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of a notebook")
+    run.add_argument("-f", type=Path, metavar="YAML", help="parameters of a notebook")
+    run.add_argument("--out", type=Path, default=Path("runs"), help="folder of the results (default: runs)")
+    run.add_argument("--jobs", type=int, default=1, help="runs at the same time on this machine")
+    run.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, whose workers run instead")
+    run.add_argument("--tables", type=Path, metavar="FOLDER", help="also write each sweep's table there")
+    run.set_defaults(command=_run)
+    table = commands.add_parser("collect", help="print the results of runs as a table")
+    table.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    table.add_argument("--csv", type=Path, metavar="FILE", help="write every column there")
+    table.set_defaults(command=_collect)
+    arguments = parser.parse_args(words)
+    try:
+        arguments.command(arguments)
+    except (ValueError, TypeError, RuntimeError, ImportError, OSError, yaml.YAMLError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    given = yaml.safe_load(arguments.f.read_text("utf8")) if arguments.f else {}
+    if not isinstance(given, dict):
+        raise ValueError(f"{arguments.f} must hold names with values, holds {given!r}")
+    given |= {name: yaml.safe_load(value) for name, value in arguments.p}
+    sweeps = [_read(file, given) for file in arguments.files]  # all of them, before the first run
+    executor = _executor(arguments)
+    try:
+        for sweep in sweeps:
+            print(f"{sweep.name}: {len(sweep.cases)} runs of {sweep.notebook.name}")
+            print(f"{'ended':>11}  {'':6}  {'seconds':>8}  {'remaining':>9}  run", flush=True)
+            results = run_sweep(sweep, arguments.out, executor, show)
+            print(f"{sweep.name}: all {len(results)} results are in {arguments.out / sweep.name}")
+            if arguments.tables:
+                print(f"{sweep.name}: table in {store(sweep, results, arguments.tables)}")
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept, the same command goes on", flush=True)
+        os._exit(130)  # the runs that are going on end with this process
+    finally:
+        executor.shutdown()
+
+
+def _read(file: Path, given: dict[str, Any]) -> Sweep:
+    if file.suffix == ".ipynb":
+        return Sweep(file.stem, file.resolve(), given)
+    if given:
+        raise ValueError(f"-p and -f are for notebooks; the parameters of {file} are in the file")
+    return Sweep.read(file)
+
+
+def _executor(arguments: argparse.Namespace) -> Executor:
+    if not arguments.scheduler:
+        return Processes(arguments.jobs)
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError("--scheduler needs Dask: pip install 'ibmd_lite[many]'") from error
+    return Client(arguments.scheduler).get_executor()
+
+
+def show(progress: Progress) -> None:
+    """Print one line of the table."""
+    seconds = "" if progress.seconds is None else f"{progress.seconds:.1f}"
+    remaining = "" if progress.remaining is None else str(timedelta(seconds=round(progress.remaining)))
+    varied = ", ".join(f"{name}={value}" for name, value in progress.run.case.items()) or progress.run.folder.name
+    ended = f"{progress.ended}/{progress.total}"
+    print(f"{ended:>11}  {progress.state:6}  {seconds:>8}  {remaining:>9}  {varied}", flush=True)
+
+
+def _collect(arguments: argparse.Namespace) -> None:
+    table = collect(*arguments.folders)
+    if arguments.csv:
+        table.to_csv(arguments.csv, index=False)
+    varied = [name for name in table if table[name].map(repr).nunique() > 1 and not str(name).startswith("run_")]
+    print(table[[*varied, "run_seconds", "run_peak_bytes"]].to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
