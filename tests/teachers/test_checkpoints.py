@@ -125,15 +125,15 @@ def test_a_network_without_memory_gets_the_files_weights_and_keeps_them(tmp_path
 def test_all_faults_are_told_at_once(tmp_path):
     state = dict(drawn("ddbm-diode").state_dict())
     for name in [name for name in state if name.startswith("output_blocks.0")]:
-        state[f"module.{name}"] = state.pop(name)
+        state[f"student.{name}"] = state.pop(name)
     state["out.2.weight"] = torch.zeros(6, 32, 3, 3)
     torch.save(state, tmp_path / "wrong.pt")
     with pytest.raises(ValueError, match="of 144 weights") as raised:
         load_teacher("ddbm-diode", tmp_path / "wrong.pt", network=drawn("ddbm-diode"))
     told = str(raised.value)
-    lost = sum(name.startswith("module.") for name in state)
+    lost = sum(name.startswith("student.") for name in state)
     assert f"{lost} missing (output_blocks.0.0.in_layers.0.weight" in told
-    assert f"{lost} unexpected (module.output_blocks.0.0.in_layers.0.weight" in told
+    assert f"{lost} unexpected (student.output_blocks.0.0.in_layers.0.weight" in told
     assert f"and {lost - 4} more)" in told
     assert "1 of another shape (out.2.weight (6, 32, 3, 3), here (3, 32, 3, 3))" in told
 
