@@ -216,7 +216,7 @@ def load_resshift(name: str, path: str | os.PathLike, *, network: SwinUNet | Non
     xT is ``beside(code, image)``: the image in [-1, 1], and the code of that image ``enlarged``; x0 comes in its first
     channels.  ``resshift_student(model)`` makes the student.
 
-    network: one to fill instead of the published one, e.g. ``recompute(SwinUNet(RESSHIFT[name].network), ADM.blocks)``.
+    network: one to fill instead of the published one, e.g. a ``SwinUNet`` of ``RESSHIFT[name].network``, recomputed.
     There is no choice of weights as in ``load_teacher``: every published file holds one set.
 
     Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.
