@@ -30,30 +30,39 @@ def images(data: str, side: int) -> tuple[Images, Images]:
     return train, part(test, torch.randperm(len(test), generator=torch.Generator().manual_seed(0)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None) -> argparse.ArgumentParser:
+    """What every benchmark of families can be told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="tiny-imagenet", help="tiny-imagenet, photographs, or a folder or zip")
     parser.add_argument("--side", type=int, default=16)
-    parser.add_argument("--families", nargs="+", choices=tuple(FAMILIES), default=tuple(FAMILIES))
     parser.add_argument("--teacher-updates", type=int, default=Budget.teacher_updates)
     parser.add_argument("--student-updates", type=int, default=Budget.student_updates)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=ROOT / "ibmd_lite" / "experiments" / "results")
+    return parser
+
+
+def folder_of(name: str, arguments: argparse.Namespace) -> Path:
+    """Where the work of that benchmark is kept."""
+    return Path(os.environ.get(VARIABLE, ROOT / "runs")) / f"{name}-{Path(arguments.data).stem}-{arguments.side}"
+
+
+def told(name: str, rows: list[dict[str, object]], run: FamilyRun, arguments: argparse.Namespace) -> None:
+    """Print the table and keep it, with what it was made with."""
+    settings = {"side": arguments.side, "precision": run.precision, "device": run.device.type}
+    keep(name, rows, folder=arguments.results, budget=asdict(run.budget), settings=settings)
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--families", nargs="+", choices=tuple(FAMILIES), default=tuple(FAMILIES))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     budget = Budget(arguments.teacher_updates, arguments.student_updates)
     train, test = images(arguments.data, arguments.side)
-    folder = Path(os.environ.get(VARIABLE, ROOT / "runs")) / f"families-{Path(arguments.data).stem}-{arguments.side}"
+    folder = folder_of("families", arguments)
     runs = [FamilyRun(name, train, test, budget, folder) for name in arguments.families]
-    rows = [row for run in runs for row in run.rows()]
-    run = runs[0]
-    keep(
-        "families",
-        rows,
-        folder=arguments.results,
-        budget=asdict(budget),
-        settings={"side": arguments.side, "precision": run.precision, "device": run.device.type},
-    )
+    told("families", [row for run in runs for row in run.rows()], runs[0], arguments)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,16 @@ teacher of all classes makes in its long walk.  All work is kept under runs/ (or
 on.  About half an hour on one core.
 """
 
-import argparse
 import copy
-import os
-from dataclasses import asdict
-from pathlib import Path
 
 import torch
-from families import ROOT, images
-from report import keep
+from families import folder_of, images, options, told
 from torch import Tensor
 
 from ibmd_lite.data import Images
 from ibmd_lite.distillation import Student, ibmd_loss
 from ibmd_lite.evaluation import frechet_distance
 from ibmd_lite.experiments.families import Budget, FamilyRun
-from ibmd_lite.experiments.restoration import VARIABLE
 from ibmd_lite.experiments.tasks import part
 from ibmd_lite.model import BridgeModel
 from ibmd_lite.teachers.several import average_teacher, barycentre_loss
@@ -66,30 +60,15 @@ def measured(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="tiny-imagenet", help="tiny-imagenet, photographs, or a folder or zip")
-    parser.add_argument("--side", type=int, default=16)
-    parser.add_argument("--teacher-updates", type=int, default=Budget.teacher_updates)
-    parser.add_argument("--student-updates", type=int, default=Budget.student_updates)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=ROOT / "ibmd_lite" / "experiments" / "results")
-    arguments = parser.parse_args()
+    arguments = options(__doc__).parse_args()
     torch.set_num_threads(arguments.threads)
     budget = Budget(arguments.teacher_updates, arguments.student_updates)
     train, test = images(arguments.data, arguments.side)
-    folder = (
-        Path(os.environ.get(VARIABLE, ROOT / "runs")) / f"two-teachers-{Path(arguments.data).stem}-{arguments.side}"
-    )
+    folder = folder_of("two-teachers", arguments)
     runs = {name: FamilyRun(FAMILY, some, test, budget, folder / name) for name, some in halves(train).items()}
     teachers = {name: run.teacher() for name, run in runs.items()}
     run = runs["all classes"]
-    keep(
-        "two_teachers",
-        measured(run, teachers, students(run, teachers)),
-        folder=arguments.results,
-        budget=asdict(budget),
-        settings={"side": arguments.side, "precision": run.precision, "device": run.device.type},
-    )
+    told("two_teachers", measured(run, teachers, students(run, teachers)), run, arguments)
 
 
 if __name__ == "__main__":
