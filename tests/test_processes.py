@@ -25,18 +25,8 @@ from ibmd_lite.model import BridgeModel
 from ibmd_lite.networks import MLP
 from ibmd_lite.training import Draws, Learner, Settings, Shuffled, checkpointed, process
 
-folder, (number, count) = sys.argv[1], process()
+folder, stage, (number, count) = sys.argv[1], sys.argv[2:], process()
 torch.set_num_threads(1)
-assert count == 2
-torch.manual_seed(number)  # different weights, until the learner gives both those of the first
-module = torch.nn.Linear(4, 1)
-pairs = torch.linspace(-1, 1, 32).reshape(8, 4).sin()
-learner = Learner(module, Settings(0.05, average=0.5), "cpu")
-start = {name: value.clone() for name, value in module.state_dict().items()}
-stream, values = Shuffled(pairs, batch=4, seed=3), []
-for n in range(1, 5):
-    values.append(learner.step(lambda: module(next(stream)).square().mean(), n))
-noise = learner.randn((3,))
 
 
 def distil(name, total):
@@ -46,9 +36,27 @@ def distil(name, total):
     run = Distillation(teacher, Student.of(teacher), settings=settings, device="cpu")
     sources = Draws(lambda n, generator: torch.randn(n, 2, generator=generator), 8)
     first = next(iter(sources))
-    for _ in checkpointed(run, sources, total, f"{folder}/{name}.pt", every=2):
+    records = checkpointed(run, sources, total, f"{folder}/{name}.pt", every=2)
+    seen = [run.update, next(iter(sources)), run.student_learner.randn((3,))] if stage else first
+    for _ in records:
         pass
-    return run.student.state_dict(), first
+    return run.student.state_dict(), seen
+
+
+if stage:  # another number of processes each time
+    student, first = distil("moved", int(stage[0]))
+    torch.save({"student": student, "seen": first, "random": torch.rand(3)}, f"{folder}/moved-{count}-{number}.pt")
+    torch.distributed.destroy_process_group() if count > 1 else None
+    sys.exit()
+torch.manual_seed(number)  # different weights, until the learner gives both those of the first
+module = torch.nn.Linear(4, 1)
+pairs = torch.linspace(-1, 1, 32).reshape(8, 4).sin()
+learner = Learner(module, Settings(0.05, average=0.5), "cpu")
+start = {name: value.clone() for name, value in module.state_dict().items()}
+stream, values = Shuffled(pairs, batch=4, seed=3), []
+for n in range(1, 5):
+    values.append(learner.step(lambda: module(next(stream)).square().mean(), n))
+noise = learner.randn((3,))
 
 student, first = distil("run", 2)
 whole = distil("whole", 6)[0]
@@ -63,14 +71,20 @@ torch.distributed.destroy_process_group()
 """
 
 
+def started(folder: Path, count: int, *stage: object) -> None:
+    """The script in so many processes, as a user starts them."""
+    (folder / "train.py").write_text(PROCESS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--standalone"]
+    words = [str(folder / "train.py"), str(folder), *map(str, stage)]
+    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What two processes, started as a user starts them, end with."""
+    """What two processes end with."""
     folder = tmp_path_factory.mktemp("processes")
-    (folder / "train.py").write_text(PROCESS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    done = subprocess.run([*command, str(folder / "train.py"), str(folder)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    started(folder, 2)
     assert {path.name for path in folder.glob("run.pt*")} == {"run.pt", "run.pt.1"}
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in (0, 1)]
 
@@ -102,6 +116,21 @@ def test_processes_hold_the_same_weights_to_the_bit_and_draw_their_own_noise(bot
 def test_processes_cut_between_their_saves_go_on_from_the_update_that_both_have(both: list[dict]) -> None:
     for one in both:
         assert all(torch.equal(value, one["resumed"][name]) for name, value in one["whole"].items())
+
+
+def test_a_run_goes_on_with_more_processes_and_with_fewer(tmp_path: Path) -> None:
+    reached, drawn = 0, []
+    for count, total in ((2, 2), (4, 4), (1, 6), (2, 8)):  # the last time there are files of two processes, but old
+        started(tmp_path, count, total)
+        ends = [torch.load(tmp_path / f"moved-{count}-{number}.pt", weights_only=True) for number in range(count)]
+        for end in ends:
+            update, batch, noise = end["seen"]
+            assert update == reached, "from where the others ended"
+            assert all(torch.equal(value, end["student"][name]) for name, value in ends[0]["student"].items())
+            drawn += [batch.flatten(), noise, *([end["random"]] if reached else [])]  # at first as the script seeds it
+        reached = total
+    first = [draw[0].item() for draw in drawn]
+    assert len({*first}) == len(first), "no process draws what another draws, or drew before"
 
 
 @pytest.mark.parametrize("parts", [2, 4])

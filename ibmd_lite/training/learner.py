@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ibmd_lite.training.files import check_state
 from ibmd_lite.training.memory import what_to_lower
-from ibmd_lite.training.processes import average_over_processes, process, same_weights
+from ibmd_lite.training.processes import apart, average_over_processes, process, same_weights
 
 __all__ = ["Diverged", "Learner", "Settings", "best_device", "frozen"]
 
@@ -186,6 +186,7 @@ class Learner(Generic[Module]):
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
+            "process": process(),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -200,3 +201,4 @@ class Learner(Generic[Module]):
             group.update(lr=self.settings.learning_rate, betas=self.settings.betas)
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"].cpu())
+        apart(self.generator, state.get("process", process()))

@@ -15,7 +15,7 @@ import torch
 
 from ibmd_lite.training.files import load_checkpoint, save_checkpoint
 from ibmd_lite.training.memory import peak_memory
-from ibmd_lite.training.processes import least_over_processes, process
+from ibmd_lite.training.processes import apart, least_over_processes, process
 
 __all__ = ["Run", "Stateful", "checkpointed", "progress"]
 
@@ -44,7 +44,8 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
     Saved: the run (weights, averages, optimisers, random state), the stream's position, and torch's own
     random state.  On one machine's CPU with the same number of threads a resumed run equals an unbroken
     one to the bit.  Of several processes each keeps a file of its own, the first under the name given, and the one
-    before it: they go on from the last update that all of them have.
+    before it: they go on from the last update that all of them have.  Where there were more or fewer the last time,
+    all go on from the file of the first, and each draws anew; on several machines all must be able to read it.
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 update, got {every}")
@@ -53,40 +54,53 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
             "a resumable stream has state_dict and load_state_dict: use training.Draws or training.Shuffled"
         )
     number, count = process()
-    path = Path(f"{os.fspath(path)}.{number}" if number else path)
-    before = Path(f"{path}.before")
-    for unfinished in path.parent.glob(f".{path.name}.*.part"):  # left by a run that was killed while saving
+    first = Path(path)
+    own = Path(f"{first}.{number}" if number else first)
+    before = Path(f"{own}.before")
+    for unfinished in own.parent.glob(f".{own.name}.*.part"):  # left by a run that was killed while saving
         unfinished.unlink(missing_ok=True)
-    states = [load_checkpoint(kept) for kept in (path, before) if kept.exists()]
-    if count > 1:
-        updates = [state["run"]["update"] for state in states]
-        common = least_over_processes(max(updates, default=0))
-        states = [state for state, update in zip(states, updates, strict=True) if update == common]
-        if common and not states:
-            raise ValueError(f"{path} is of update {max(updates)}, another process's of {common}; delete them all")
-    if states:
-        state = states[0]
-        if not isinstance(state, dict):
-            raise ValueError(f"{path} holds no checkpoint of a run; delete it to start anew, or name another file")
+    if state := _common_state(first, own, before):
         try:
             run.load_state_dict(state["run"])
             stream.load_state_dict(state["stream"])
             torch.set_rng_state(state["random"])
         except KeyError as error:
             raise ValueError(
-                f"{path} is the checkpoint of another kind of run or stream, it has no {error}; give another path"
+                f"{first} is the checkpoint of another kind of run or stream, it has no {error}; give another path"
             ) from error
+        apart(torch.default_generator, state.get("process", process()))
 
     def records() -> Iterator[Any]:
         for record in run.updates(stream, total):
             if run.update % every == 0 or run.update == total:
                 state = {"run": run.state_dict(), "stream": stream.state_dict(), "random": torch.get_rng_state()}
-                if count > 1 and path.exists():
-                    path.replace(before)
-                save_checkpoint(path, state)
+                if count > 1 and own.exists():
+                    own.replace(before)
+                save_checkpoint(own, state | {"process": (number, count)})
             yield record
 
     return records()
+
+
+def _common_state(first: Path, own: Path, before: Path) -> dict[str, Any] | None:
+    """What this process goes on from: its own file of the last update that all have, else that of the first process."""
+    states = [load_checkpoint(kept) for kept in (own, before) if kept.exists()]
+    for state in states:
+        if not isinstance(state, dict) or "run" not in state:
+            raise ValueError(f"{own} is the checkpoint of another kind of run, or of none; give another path")
+    number, count = process()
+    as_now = [state.get("process", (number, count)) == (number, count) for state in states]
+    mine = {state["run"]["update"]: state for state, same in zip(states, as_now, strict=True) if same}
+    common = least_over_processes(max(mine, default=0))
+    # Where the first's newest is of more or fewer processes, those of as many are older.
+    if least_over_processes(int(common in mine and (number > 0 or as_now[0]))):
+        return mine[common]
+    there = first.exists()
+    if least_over_processes(int(there)):
+        return load_checkpoint(first)
+    if states or there:
+        raise ValueError(f"of {count} processes not all find {first}; copy it to where they look, or delete {own}")
+    return None
 
 
 def progress(

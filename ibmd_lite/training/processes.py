@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["average_over_processes", "least_over_processes", "process", "same_weights"]
+__all__ = ["apart", "average_over_processes", "least_over_processes", "process", "same_weights"]
 
 
 def process() -> tuple[int, int]:
@@ -38,6 +38,17 @@ def average_over_processes(tensors: Sequence[Tensor]) -> None:
         torch.distributed.all_reduce(message)
         for tensor, mean in zip(group, message.div_(count).split([t.numel() for t in group]), strict=True):
             tensor.copy_(mean.view_as(tensor))
+
+
+def apart(generator: torch.Generator, saved: tuple[int, int]) -> None:
+    """Give each process draws of its own, where a generator's state came from another one.
+
+    saved: number and count of the processes that the state is of.  Where they are this process's, nothing is changed.
+    """
+    number, count = process()
+    if saved != (number, count):
+        common = torch.randint(2**48, (), generator=generator, device=generator.device)
+        generator.manual_seed(int(common) * count + number)
 
 
 def least_over_processes(number: int) -> int:

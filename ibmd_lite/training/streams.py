@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ibmd_lite.training.processes import process
+from ibmd_lite.training.processes import apart, process
 
 __all__ = ["Draws", "Shuffled", "take"]
 
@@ -45,10 +45,11 @@ class Draws(Generic[Item]):
         return self.draw(self.batch, self.generator)
 
     def state_dict(self) -> dict:
-        return {"generator": self.generator.get_state()}
+        return {"generator": self.generator.get_state(), "process": process()}
 
     def load_state_dict(self, state: dict) -> None:
         self.generator.set_state(state["generator"])
+        apart(self.generator, state.get("process", process()))
 
 
 class Shuffled:
