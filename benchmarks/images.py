@@ -7,9 +7,8 @@ ones.  The images are fetched from their publisher, or read from --data, a folde
 same command is given again, and ends with the numbers of an unbroken one.
 """
 
-import argparse
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -21,8 +20,9 @@ from ibmd_lite.evaluation import FrechetEstimate
 from ibmd_lite.experiments.all_tasks import AllTasks
 from ibmd_lite.experiments.cards import described, publish
 from ibmd_lite.experiments.restoration import VARIABLE, Experiment, Method, Row, best_walk, fall
-from ibmd_lite.experiments.tasks import SIZES, TASKS
+from ibmd_lite.experiments.tasks import TASKS
 from ibmd_lite.model import Source
+from ibmd_lite.train import options, size_of
 from ibmd_lite.training import peak_memory
 
 ALL = "all-tasks"
@@ -125,25 +125,15 @@ def _compared(student: Row, best: Row) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=(*TASKS, ALL))
-    parser.add_argument("--size", choices=tuple(SIZES), default="full")
-    parser.add_argument("--data", help="photographs, cifar10, tiny-imagenet, or a folder or zip of images")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
-    parser.add_argument("--teacher-updates", type=int, help="and the regression's")
-    parser.add_argument("--student-updates", type=int)
+    parser = options(__doc__, (*TASKS, ALL))
     parser.add_argument("--samples", type=int, default=2000, help="of each teacher, for the common start of all tasks")
-    parser.add_argument("--folder", type=Path, help=f"where unfinished work is kept; default: in ${VARIABLE} or runs/")
     parser.add_argument(
         "--results", type=Path, help="where the table goes; default: in the package for full size, else --folder"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     os.environ.setdefault(VARIABLE, str(ROOT / "runs"))
-    given = {name: getattr(arguments, name) for name in ("data", "teacher_updates", "student_updates")}
-    size = replace(SIZES[arguments.size], **{name: value for name, value in given.items() if value is not None})
+    size = size_of(arguments)
     together = arguments.task == ALL
     names = [name for name in TASKS if name != "inpainting-conditional"] if together else [arguments.task]
     experiments = [

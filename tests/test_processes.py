@@ -23,7 +23,7 @@ from ibmd_lite.bridges import Brownian
 from ibmd_lite.distillation import Distillation, DistillationSettings, Student
 from ibmd_lite.model import BridgeModel
 from ibmd_lite.networks import MLP
-from ibmd_lite.training import Draws, Learner, Settings, Shuffled, checkpointed, process
+from ibmd_lite.training import Draws, Learner, Settings, Shuffled, checkpointed, process, share
 
 folder, stage, (number, count) = sys.argv[1], sys.argv[2:], process()
 torch.set_num_threads(1)
@@ -63,8 +63,13 @@ whole = distil("whole", 6)[0]
 distil("cut", 4)
 if number == 1:  # killed when the first process had saved its fourth update and the second had not
     Path(f"{folder}/cut.pt.1.before").replace(f"{folder}/cut.pt.1")
+try:
+    refused = share(7)
+except ValueError as error:
+    refused = str(error)
 torch.save(
-    {"start": start, "end": module.state_dict(), "values": values, "noise": noise, "first": first,
+    {"parts": (share(8), refused),
+     "start": start, "end": module.state_dict(), "values": values, "noise": noise, "first": first,
      "student": student, "whole": whole, "resumed": distil("cut", 6)[0]}, f"{folder}/{number}.pt",
 )
 torch.distributed.destroy_process_group()
@@ -111,6 +116,12 @@ def test_processes_hold_the_same_weights_to_the_bit_and_draw_their_own_noise(bot
         assert all(torch.equal(value, both[1][part][name]) for name, value in both[0][part].items())
     assert not torch.equal(both[0]["noise"], both[1]["noise"])
     assert not torch.equal(both[0]["first"], both[1]["first"])
+
+
+def test_a_batch_is_shared_alike_or_not_at_all(both: list[dict]) -> None:
+    for one in both:
+        assert one["parts"][0] == 4
+        assert "2 processes cannot share a batch of 7" in one["parts"][1]
 
 
 def test_processes_cut_between_their_saves_go_on_from_the_update_that_both_have(both: list[dict]) -> None:

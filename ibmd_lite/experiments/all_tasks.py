@@ -23,7 +23,7 @@ from ibmd_lite.experiments.restoration import SEEDS, Experiment, Method, Restore
 from ibmd_lite.matching import TeacherTraining, weighted_mean
 from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.networks import UNet
-from ibmd_lite.training import Draws, Settings, load_checkpoint, save_checkpoint
+from ibmd_lite.training import Draws, Settings, load_checkpoint, save_checkpoint, share
 from ibmd_lite.training.loop import Run
 
 __all__ = ["AllTasks", "JointTraining"]
@@ -117,7 +117,7 @@ class AllTasks:
             mask = None if source.mask is None else source.mask[rows]
             return x0[rows], Source(source.xT[rows], mask=mask, task=task)
 
-        stream = Draws(draw, size.teacher_batch, self.first.seed)
+        stream = Draws(draw, share(size.teacher_batch), self.first.seed)
 
         def walk(task: int) -> Restore:
             walked = self.experiments[task].walk(run.teacher.on(self.teachers[task]), size.look_nfe)
@@ -152,7 +152,7 @@ class AllTasks:
         run = Distillation(
             self.teachers, student, fake=copy.deepcopy(start), settings=settings, device=self.first.device
         )
-        stream = Draws(self.sources, self.first.size.student_batch, self.first.seed + 1)
+        stream = Draws(self.sources, share(self.first.size.student_batch), self.first.seed + 1)
         ends = looks(total, self.first.size.student_looks)
         return run.student, self._train(
             "student", run, stream, ends, lambda task: partial(self._told, run.student, task)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ibmd_lite.data.decoding import as_bytes
-from ibmd_lite.training import checkpointed, progress
+from ibmd_lite.training import checkpointed, process, progress
 from ibmd_lite.training.files import writing
 from ibmd_lite.training.loop import Run
 
@@ -49,7 +49,8 @@ def in_legs(
         points.append({"update": run.update, **found, "seconds an update": spent})
         write_json(kept, points)
         told = ", ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))
-        print(f"{path.name} {run.update}/{ends[-1]}: {told or 'measured'}", flush=True)
+        if process()[0] == 0:
+            print(f"{path.name} {run.update}/{ends[-1]}: {told or 'measured'}", flush=True)
     return points
 
 

@@ -35,7 +35,7 @@ from ibmd_lite.matching import TeacherTraining, Weight
 from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.networks import UNet
 from ibmd_lite.sampling import DBIM, Markov, Step, sample
-from ibmd_lite.training import Draws, Settings, best_device, load_checkpoint, save_checkpoint
+from ibmd_lite.training import Draws, Settings, best_device, load_checkpoint, save_checkpoint, share
 from ibmd_lite.training.loop import Run
 
 __all__ = [
@@ -210,13 +210,13 @@ class Experiment:
         student = Student.of(teacher, steps=steps, noise_channels=self.task.noise_channels)
         settings = self.student_settings(teacher.output_weight, size.student_updates, self.task.pace)
         run = Distillation(teacher, student, settings=settings, device=self.device)
-        stream = Draws(self.pairs.sources, size.student_batch, self.seed + 1)
+        stream = Draws(self.pairs.sources, share(size.student_batch), self.seed + 1)
         ends = looks(size.student_updates, size.student_looks)
         return run.student, self._train(f"student-{steps}", run, stream, ends, lambda: self.call(run.student))
 
     def _train_on_pairs(self, name: str, run: Run, restore: Callable[[], Restore]) -> list[dict]:
         size = self.size
-        stream = Draws(self.pairs.draw, size.teacher_batch, self.seed)
+        stream = Draws(self.pairs.draw, share(size.teacher_batch), self.seed)
         return self._train(name, run, stream, looks(self.teacher_updates, size.teacher_looks), restore)
 
     def _train(self, name: str, run: Run, stream: Draws, ends: list[int], restore: Callable[[], Restore]) -> list[dict]:

@@ -4,7 +4,7 @@ from ibmd_lite.training.files import load_checkpoint, load_weights, read_weights
 from ibmd_lite.training.learner import Diverged, Learner, Settings, best_device, frozen
 from ibmd_lite.training.loop import checkpointed, progress
 from ibmd_lite.training.memory import peak_memory
-from ibmd_lite.training.processes import process
+from ibmd_lite.training.processes import process, share
 from ibmd_lite.training.recomputing import recompute
 from ibmd_lite.training.streams import Draws, Shuffled
 
@@ -26,4 +26,5 @@ __all__ = [
     "recompute",
     "save_checkpoint",
     "save_weights",
+    "share",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["apart", "average_over_processes", "least_over_processes", "process", "same_weights"]
+__all__ = ["apart", "average_over_processes", "least_over_processes", "process", "same_weights", "share"]
 
 
 def process() -> tuple[int, int]:
@@ -67,3 +67,11 @@ def same_weights(module: nn.Module) -> None:
         with torch.no_grad():
             for tensor in [*module.parameters(), *module.buffers()]:
                 torch.distributed.broadcast(tensor, 0)
+
+
+def share(batch: int) -> int:
+    """This process's part of a batch that all of them share."""
+    count = process()[1]
+    if batch % count:
+        raise ValueError(f"{count} processes cannot share a batch of {batch}: start a number of them that divides it")
+    return batch // count

@@ -1,0 +1,76 @@
+"""An image task from the command line: `python -m ibmd_lite.train TASK`, in one process or in many.
+
+Trains the task's teacher and distils its students, by the functions that the chapters call.  In many processes, one a
+GPU: `torchrun --nproc_per_node 4 -m ibmd_lite.train TASK`, or `accelerate launch -m ibmd_lite.train TASK`; they share
+each batch, so that the training is the same one.  What is finished is kept in the folder: the same command goes on,
+also with another number of processes.  Imports the experiments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ibmd_lite.experiments.restoration import VARIABLE, Experiment
+from ibmd_lite.experiments.tasks import SIZES, TASKS, Size
+from ibmd_lite.training import process
+
+__all__ = ["main", "options", "size_of"]
+
+
+def options(description: str | None, tasks: tuple[str, ...] = tuple(TASKS)) -> argparse.ArgumentParser:
+    """What every command that trains a task can be told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=tasks)
+    parser.add_argument("--size", choices=tuple(SIZES), default="full")
+    parser.add_argument("--data", help="photographs, cifar10, tiny-imagenet, or a folder or zip of images")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    parser.add_argument("--teacher-updates", type=int)
+    parser.add_argument("--student-updates", type=int)
+    parser.add_argument("--folder", type=Path, help=f"where work is kept; default: in ${VARIABLE} or runs/")
+    return parser
+
+
+def size_of(arguments: argparse.Namespace) -> Size:
+    """The size that was named, with what was told otherwise."""
+    given = {name: getattr(arguments, name) for name in ("data", "teacher_updates", "student_updates")}
+    return replace(SIZES[arguments.size], **{name: value for name, value in given.items() if value is not None})
+
+
+def main(words: list[str] | None = None) -> None:
+    """Train, distil, and save the networks."""
+    arguments = options(__doc__).parse_args(words)
+    torch.set_num_threads(arguments.threads)
+    os.environ.setdefault(VARIABLE, "runs")
+    try:
+        experiment = Experiment(
+            arguments.task,
+            size_of(arguments),
+            folder=arguments.folder,
+            precision=arguments.precision,
+            seed=arguments.seed,
+        )
+        teacher, _ = experiment.teacher()
+        networks = {"teacher": teacher} | {
+            f"student-{steps}": experiment.student(teacher, steps)[0] for steps in experiment.task.steps
+        }
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    number, count = process()
+    if number == 0:
+        for name, network in networks.items():
+            network.save(experiment.folder / "models" / f"{name}.safetensors")
+        print(f"networks: {experiment.folder / 'models'}")
+    if count > 1:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
