@@ -81,8 +81,8 @@ TASKS = {
     "jpeg": Task(AnyJPEG(), Brownian(0.02), I2SBNoise(), pace=HURRIED),
     "sketch": Task(Sketch(), VP(), DDBM(), conditional=True, pace=STEADY),
 }
-TEACHER_UPDATES = {"paint": 2400, "jpeg": 2400, "sketch": 1200}
-STUDENT_UPDATES = {"paint": 700, "jpeg": 800, "sketch": 400}
+TEACHER_UPDATES = {"paint": 2400, "jpeg": 2400, "sketch": 4000}
+STUDENT_UPDATES = {"paint": 700, "jpeg": 800, "sketch": 800}
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def card(seen: Pictures, rows: Sequence[Mapping[str, object]], precision: str) -
 
 {told(rows)}
 - **Limits**: the Fréchet distance is on the features of the package's classifier: compare it within this table.  One
-  seed, minutes of training, images of 64 x 64.  JPEG leaves a grain; a sketch is answered with colours alone.
+  seed, minutes of training, images of 64 x 64.  JPEG leaves a grain; a sketch is answered with colours and grain.
 - **Licence**: that of the package.
 """
 
