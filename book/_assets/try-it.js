@@ -675,6 +675,7 @@
           const size = Math.min(image.width, image.height);
           chosen.picture = pixelsOf(image, (image.width - size) / 2, (image.height - size) / 2, size);
         } catch {
+          target.value = "";
           say("This file is no picture that the browser can read.");
           return;
         }

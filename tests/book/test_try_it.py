@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from links import ROOT
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -412,6 +413,33 @@ def test_the_teacher_walks_all_its_hundred_calls(ready: Page) -> None:
             noise = computed(ready, "tryIt.normals(given.seed, 12288)", seed=1000 + step).view_as(answer)
             after = weights[0] * call["xt"] + weights[1] * answer + weights[2] * noise
             torch.testing.assert_close(noted(ready, step - 99)["xt"], after, atol=1e-4, rtol=0)
+
+
+def test_a_picture_of_ones_own(browser: Browser, site: str, tmp_path: Path) -> None:
+    """Its middle is taken; what is no picture is refused, and neither the panel nor the name of a file claims it."""
+    image = Image.new("RGB", (192, 64), (0, 0, 255))
+    image.paste((255, 0, 0), (64, 0, 128, 64))
+    image.save(tmp_path / "wide.png")
+    (tmp_path / "words.png").write_text("no picture")
+    with opened(browser, f"{site}/{ADDRESS}") as page:
+        own = page.locator("input[type=file]")
+        own.set_input_files(tmp_path / "wide.png")
+        page.wait_for_function("document.querySelector('[name=picture]').value === 'own'")
+        shown = torch.tensor(seen(page, "clean")).view(4096, 4)
+        assert (shown == torch.tensor([255, 0, 0, 255])).all()
+        own.set_input_files(tmp_path / "words.png")
+        page.wait_for_function("/no picture/.test(document.querySelector('#try-it-page [role=status]').textContent)")
+        assert own.input_value() == ""
+        assert (torch.tensor(seen(page, "clean")).view(4096, 4) == shown).all()
+
+
+def test_the_answers_stand_side_by_side(page: Page) -> None:
+    """Student and teacher can be seen at once, beside what they were given."""
+    boxes = [page.locator(f"[data-panel={name}] canvas").bounding_box() for name in ("given", "student", "teacher")]
+    assert len({box["y"] for box in boxes if box}) == 1
+    edges = [edge for box in boxes if box for edge in (box["x"], box["x"] + box["width"])]
+    assert edges == sorted(edges)
+    assert len(edges) == 6
 
 
 def test_a_page_from_the_disk_answers_too(browser: Browser, pages: Path) -> None:
