@@ -287,7 +287,7 @@ class _Graph:
         steps = self.what.nfe if isinstance(self.what, Student) else 0
         kind = f"a student of {steps} network call{'s' * (steps > 1)}" if steps else "one call of a bridge model"
         seeing = "seeing xT" if model.conditional else "not seeing xT"
-        listed = {
+        listed: dict[str, dict[str, Any]] = {
             name: {
                 "type": str(x.dtype).removeprefix("torch."),
                 "shape": ["batch", *x.shape[1:2], *sizes][: x.ndim],

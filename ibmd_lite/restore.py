@@ -13,7 +13,7 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -80,7 +80,7 @@ def restored(
         inputs["xT"] = torch.where(inputs["mask"] > 0.5, filling, xT)
     if "z" in shapes:
         inputs["z"] = torch.randn((1, shapes["z"][1], *padded), generator=generator)
-    call = model if label is None else partial(_labelled, model, label)
+    call: Callable[..., Tensor] = model if label is None else partial(_labelled, model, label)
     x0 = tiled(call, inputs, tiling)[0, :, : image.shape[1], : image.shape[2]]
     return (255 * ((x0 - low) / (high - low)).clamp(0, 1)).round().byte()
 
@@ -262,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         tiling = Tiling(given.tile, given.overlap, given.batch)
-        options = {"seed": given.seed, "masks": given.mask, "label": given.label}
+        options: dict[str, Any] = {"seed": given.seed, "masks": given.mask, "label": given.label}
         run = Restoration(given.student, given.folder, given.out, tiling=tiling, **options)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
