@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "OnnxModel", "draws", "export_onnx", "export_program"]
 
 Inputs = dict[str, Tensor]
+Hole = Literal["noise", "zeros"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def export_program(
     example: Source | Tensor,
     *,
     any_size: bool = True,
+    hole: Hole = "noise",
     licence: str | None = None,
     tolerance: float = 1e-4,
 ) -> Exported:
@@ -131,7 +133,7 @@ def export_program(
     the file says of itself is its extra file ``about.json``.  Load such files only where you trust the writer.
     """
     graph = _graph(what, example, any_size, half=False)
-    about = graph.about(licence)
+    about = graph.about(licence, hole)
     with writing(path) as temporary:
         with temporary.open("wb") as file:
             torch.export.save(_traced(graph), file, extra_files={"about.json": json.dumps(about)})
@@ -149,6 +151,7 @@ def export_onnx(
     any_size: bool = True,
     half_weights: bool = False,
     values: tuple[float, float] = (-1.0, 1.0),
+    hole: Hole = "noise",
     licence: str | None = None,
     tolerance: float = 1e-4,
 ) -> Exported:
@@ -167,13 +170,15 @@ def export_onnx(
             otherwise they are the example's.  The batch is always open.
         half_weights: store weights as float16, half the size, and compute in float32 as before.
         values: of black and white, for programs that make images of the answers.
+        hole: what stood in the holes of xT in training, and must stand there again: ``"noise"`` of N(0, 1), as
+            ``data.Inpainting`` draws it, or ``"zeros"``, as DBIM's teacher has it (``teachers.PUBLISHED``).
         licence: a line on who may use the weights.
         tolerance: the largest difference to torch, with the same weights and draws, that is not an error.
 
     Raises:
         TypeError: neither a student nor a BridgeModel, weights or images that are not float32.
-        ValueError: what torch.export cannot follow, an example that does not fit, weights too large for float16,
-            answers that differ from torch's.
+        ValueError: what torch.export cannot follow, an example that does not fit or whose holes hold something else,
+            weights too large for float16, answers that differ from torch's.
         ImportError: onnx, onnxscript or onnxruntime is not installed.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
@@ -181,7 +186,7 @@ def export_onnx(
     if not values[0] < values[1]:
         raise ValueError(f"values are those of black and white, expected the first to be smaller, got {values}")
     graph = _graph(what, example, any_size, half_weights)
-    about = graph.about(licence) | {"values": list(values), "weights": "float16" if half_weights else "float32"}
+    about = graph.about(licence, hole) | {"values": list(values), "weights": "float16" if half_weights else "float32"}
     proto = _onnx(graph)
     if half_weights:
         _store_half(proto)
@@ -274,14 +279,15 @@ class _Graph:
     def output(self) -> str:
         return "x0" if isinstance(self.what, Student) else "x0_hat"
 
-    def about(self, licence: str | None) -> dict[str, Any]:
+    def about(self, licence: str | None, hole: Hole) -> dict[str, Any]:
         """What a reader of the file must know, in words and as data."""
+        _check_hole(self.source, hole)
         model = self.module.model
         sizes: tuple[str | int, ...] = self.open_sizes or tuple(self.source.xT.shape[2:])
         steps = self.what.nfe if isinstance(self.what, Student) else 0
         kind = f"a student of {steps} network call{'s' * (steps > 1)}" if steps else "one call of a bridge model"
         seeing = "seeing xT" if model.conditional else "not seeing xT"
-        listed = {
+        listed: dict[str, dict[str, Any]] = {
             name: {
                 "type": str(x.dtype).removeprefix("torch."),
                 "shape": ["batch", *x.shape[1:2], *sizes][: x.ndim],
@@ -289,6 +295,9 @@ class _Graph:
             }
             for name, x in _inputs(self.what, self.source).items()
         }
+        classes = _classes(_network(self.what))
+        if "label" in listed and classes:
+            listed["label"]["classes"] = classes
         return {
             "kind": "student" if steps else "model",
             "words": f"{kind} on {model.bridge!r}, {seeing}, prediction {model.prediction!r}",
@@ -298,6 +307,7 @@ class _Graph:
             "inputs": listed,
             "output": {"name": self.output, "type": "float32", "shape": ["batch", self.source.xT.shape[1], *sizes]},
             "multiple": self.multiple,
+            **({} if self.source.mask is None else {"hole": hole}),
             "licence": licence,
             "written by": f"ibmd_lite {__version__}",
         }
@@ -349,6 +359,35 @@ def _graph(what: Student | BridgeModel, example: Source | Tensor, any_size: bool
     sizes: tuple[str, ...] = {3: ("length",), 4: ("height", "width")}.get(source.xT.ndim, ())
     multiple = int(getattr(_network(own), "downsampling", 1)) if sizes else 1
     return _Graph(own, module.eval(), source, sizes if any_size else (), multiple, rounding)
+
+
+def _check_hole(source: Source, hole: Hole) -> None:
+    """What is said of the holes is what the example shows."""
+    if hole not in ("noise", "zeros"):
+        raise ValueError(f"hole is {hole!r}; expected 'noise' or 'zeros'")
+    if source.mask is None:
+        if hole == "zeros":
+            raise ValueError("hole='zeros' speaks of a mask, and the example has none: give Source(xT, mask=mask)")
+        return
+    hidden = source.xT[(source.mask > 0.5).expand_as(source.xT)]
+    zeros = not bool(hidden.any())
+    if len(hidden) and zeros != (hole == "zeros"):
+        found = "zeros" if zeros else "other numbers"
+        raise ValueError(
+            f"hole={hole!r}, but the example has {found} in its holes: give an example as the student saw them in "
+            f"training, or hole={'zeros' if zeros else 'noise'!r}"
+        )
+
+
+def _classes(network: nn.Module) -> int | None:
+    """How many labels a network knows, where it says so."""
+    for part in network.modules():
+        if isinstance(part, Conditions) and "label" in part.tables:
+            return len(part.tables["label"].weight)  # type: ignore[arg-type]
+        count = getattr(getattr(part, "architecture", part), "labels", None)  # an ADM, a U-Net of diffusers
+        if isinstance(count, int) and count > 0:
+            return count
+    return None
 
 
 def _inputs(what: Student | BridgeModel, source: Source) -> Inputs:

@@ -42,6 +42,7 @@ class Latent:
     ``Draws(latent.pairs(coupling.draw), batch)`` feeds ``TeacherTraining``, ``Draws(latent.sources(draw), batch)``
     feeds ``Distillation``, ``restore`` puts the student to work.  Make one with ``Latent.fitted``, which finds the
     scale.  Not for an autoencoder whose own restorations you would not accept: they are the best you can get.
+    Keep the scale and the autoencoder beside the student's file: neither ``Student.save`` nor the export holds them.
 
     Args:
         encode: images (B, C, H, W) to codes (B, F, H/f, W/f), the same for the same images.  For an encoder that

@@ -112,6 +112,8 @@ def test_every_input_and_every_draw_in_the_documented_order(points):
     student, source, written = points
     model = OnnxModel.read(written.path)
     assert written.about["inputs"]["z"]["shape"] == ["batch", 3 + 2 + 3 + 2]
+    assert written.about["inputs"]["label"]["classes"] == 4
+    assert written.about["hole"] == "noise"
     expected, z = from_seed(student, source, 7)
     given = {"xT": source.xT, "mask": source.mask, "label": source.label}
     assert largest(model(**given, z=z), expected) <= 1e-5
@@ -192,6 +194,16 @@ def test_wrong_arguments_are_refused_with_what_to_do(pictures, tmp_path):
         export_onnx(pictures, path, xT, values=(1.0, 0.0))
     with pytest.raises(ValueError, match="takes xT of 3 channels"):
         export_onnx(pictures, path, xT[:, :1])
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 2:5, 2:5] = 1
+    for hole, example, told in [
+        ("grey", Source(xT, mask=mask), "hole is 'grey'; expected 'noise' or 'zeros'"),
+        ("zeros", xT, "speaks of a mask, and the example has none"),
+        ("zeros", Source(xT + mask, mask=mask), "the example has other numbers in its holes.*hole='noise'"),
+        ("noise", Source(xT + 1 - mask, mask=mask), "the example has zeros in its holes.*hole='zeros'"),
+    ]:
+        with pytest.raises(ValueError, match=told):
+            export_onnx(pictures, path, example, hole=hole)
     big = BridgeModel(MLP(2, width=4, depth=1), Brownian())
     big.network.output_layer.weight.data.fill_(1e5)
     with pytest.raises(ValueError, match="beyond float16's 65504; export it without half_weights"):

@@ -1,6 +1,7 @@
 """The command: real files, real processes, a kill in the middle; every image whole, or named."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ from torch import nn
 
 from ibmd_lite.bridges import Brownian
 from ibmd_lite.export import OnnxModel, export_onnx
+from ibmd_lite.manifest import MANIFEST
 from ibmd_lite.model import BridgeModel, Source
+from ibmd_lite.networks import UNet
 from ibmd_lite.restore import Restoration, Tiling, main, restored, tiled
 from ibmd_lite.student import Student
 
@@ -205,7 +208,7 @@ def test_the_command_restores_what_can_be_read_and_names_what_cannot(file, folde
     line, environment = command(file, folder, out)
     done = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert "8 restored, 0 were there already, 2 could not be read" in done.stdout
+    assert "8 restored, 0 were there already, 2 could not be restored" in done.stdout
     assert "words.jpeg: no JPEG, PNG or WebP image" in done.stderr
     assert "cut-off.png:" in done.stderr
     assert "images/s" in done.stderr, "the rate"
@@ -253,7 +256,7 @@ def test_a_run_that_was_killed_leaves_whole_images_and_goes_on(file, tmp_path):
     (out / ".99.png.abc.part").write_bytes(b"half")
     done = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"{40 - len(before)} restored, {len(before)} were there already, 0 could not be read" in done.stdout
+    assert f"{40 - len(before)} restored, {len(before)} were there already, 0 could not be restored" in done.stdout
     assert {name: (out / name).stat().st_mtime_ns for name in before} == stamps
     assert not list(out.rglob("*.part"))
     assert len(found(out)) == 40
@@ -289,7 +292,7 @@ def test_results_of_another_run_are_not_mixed_in(file, folder, tmp_path, capsys)
     assert main([str(file), str(folder), out, "--seed", "3", "--tile", "64"]) == 2
     assert "results of another run (other: seed, tile)" in capsys.readouterr().err
     assert main([str(file), str(folder), out]) == 1
-    assert "0 restored, 8 were there already, 2 could not be read" in capsys.readouterr().out
+    assert "0 restored, 8 were there already, 2 could not be restored" in capsys.readouterr().out
 
 
 def test_masks_come_by_name(filler, tmp_path, capsys):
@@ -322,6 +325,7 @@ def test_students_that_a_folder_cannot_serve_are_refused(student, file, folder, 
         ((tmp_path / "none.onnx", folder), "no exported student or model at"),
         ((file, tmp_path / "nowhere"), "there is no folder"),
         ((file, folder, "--mask", folder), "takes no mask: leave --mask out"),
+        ((file, folder, "--label", "1"), "takes no class label: leave --label out"),
         ((file, folder, "--overlap", "400"), "half of the tile, 256"),
         ((file, folder, "--seed", "-1"), "seed is -1"),
     ]:
@@ -329,3 +333,196 @@ def test_students_that_a_folder_cannot_serve_are_refused(student, file, folder, 
         assert main([first, second, str(tmp_path / "out"), *rest]) == 2
         assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def some(folder, *names, size=(12, 16), channels=3):
+    folder.mkdir()
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(*size, seed=seed, channels=channels).save(folder / name)
+    return folder
+
+
+def test_a_link_to_nothing_and_a_file_that_vanishes_stop_nothing(file, tmp_path, capsys):
+    folder, out = some(tmp_path / "folder", "a.png", "b.png", "c.png"), tmp_path / "out"
+    (folder / "dangling.png").symlink_to("nowhere.png")
+    assert main([str(file), str(folder), str(out)]) == 1
+    told = capsys.readouterr()
+    assert "dangling.png: No such file or directory\n" in told.err
+    assert "3 restored, 0 were there already, 1 could not be restored" in told.out
+    run = Restoration(file, folder, tmp_path / "again")
+    (folder / "b.png").unlink()
+    faults = {image.name: image.fault for image in run.images()}
+    gone = "No such file or directory"
+    assert faults == {"a.png": None, "b.png": gone, "c.png": None, "dangling.png": gone}
+
+
+def test_in_the_hole_stands_what_the_student_was_trained_with(tmp_path):
+    xT = torch.rand(2, 3, 16, 16)
+    mask = (torch.rand(2, 1, 16, 16) > 0.5).float()
+    student, image = student_of(), tensor(picture(16, 16))
+    hole = torch.zeros(16, 16, dtype=torch.uint8)
+    hole[4:9, 4:9] = 255
+    holed = (hole > 127).float()[None, None]
+    known = (1 - holed) * (image[None].float() / 127.5 - 1)
+    path = export_onnx(student, tmp_path / "zeros.onnx", Source((1 - mask) * xT, mask=mask), hole="zeros").path
+    got = restored(OnnxModel.read(path), image, torch.Generator().manual_seed(3), mask=hole)
+    answer = student(Source(known, mask=holed), generator=torch.Generator().manual_seed(3))[0]
+    assert (got.float() - ((answer.clamp(-1, 1) + 1) * 127.5).round()).abs().max() <= 1
+    model = OnnxModel.read(path)
+    assert model.about.pop("hole") == "zeros"
+    old = restored(model, image, torch.Generator().manual_seed(3), mask=hole)
+    assert (old.float() - got.float()).abs()[:, hole > 0].mean() > 3, "a file that does not say has noise"
+    model.about["hole"] = "noise"
+    assert torch.equal(restored(model, image, torch.Generator().manual_seed(3), mask=hole), old)
+    model.about["hole"] = "stripes"
+    with pytest.raises(ValueError, match="wants 'stripes' in a hole"):
+        restored(model, image, torch.Generator(), mask=hole)
+
+
+def test_a_student_of_codes_is_refused_before_anything_is_read(tmp_path, capsys):
+    codes = export_onnx(student_of(channels=8), tmp_path / "codes.onnx", torch.rand(2, 8, 8, 8)).path
+    assert main([str(codes), str(tmp_path / "not looked for"), str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "takes 8 channels, and photographs have 3, or 1 in grey" in told
+    assert "encode and decode around it" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_photograph_that_was_replaced_is_told_and_its_result_kept(file, tmp_path, capsys):
+    folder, out = some(tmp_path / "folder", "a.png", "b.png", "c.png"), tmp_path / "out"
+    assert main([str(file), str(folder), str(out)]) == 0
+    before, stamp = found(out), (folder / "b.png").stat().st_mtime_ns
+    picture(12, 20, seed=9).save(folder / "b.png")
+    os.utime(folder / "b.png", ns=(stamp, stamp - 10**9))  # a copy that kept its time, older than the result
+    for _ in range(2):
+        assert main([str(file), str(folder), str(out)]) == 1
+        told = capsys.readouterr().out
+        assert "0 restored, 2 were there already, 0 could not be restored" in told
+        assert "1 changed since they were restored: delete their results to restore them again (b.png)" in told
+    assert found(out) == before
+    (out / "b.png").unlink()
+    assert main([str(file), str(folder), str(out)]) == 0
+    assert "1 restored, 2 were there already" in capsys.readouterr().out
+    assert pixels(out / "b.png").shape == (12, 20, 3)
+    assert main([str(file), str(folder), str(out)]) == 0
+
+
+def test_a_photograph_that_changes_between_listing_and_reading_is_known_as_it_was_read(file, tmp_path):
+    folder, out = some(tmp_path / "folder", "a.png", "b.png"), tmp_path / "out"
+    run = Restoration(file, folder, out)
+    picture(12, 20, seed=9).save(folder / "b.png")
+    assert [image.fault for image in run.images()] == [None, None]
+    assert pixels(out / "b.png").shape == (12, 20, 3)
+    assert Restoration(file, folder, out).changed == []
+
+
+def test_another_mask_is_a_change_too(filler, tmp_path):
+    folder = some(tmp_path / "folder", "a.png", "b.png", size=(16, 16), channels=1)
+    masks, out = some(tmp_path / "masks", "a.png", "b.png", size=(16, 16), channels=1), tmp_path / "out"
+    assert [image.fault for image in Restoration(filler, folder, out, masks=masks).images()] == [None, None]
+    (masks / "b.png").write_bytes(b"damaged")
+    assert Restoration(filler, folder, out, masks=masks).changed == ["b.png"]
+    (out / "b.png").unlink()
+    (image,) = Restoration(filler, folder, out, masks=masks).images()
+    assert image.fault == "its mask: no JPEG, PNG or WebP image"
+
+
+def test_a_run_from_before_states_were_kept_goes_on(file, tmp_path):
+    folder, out = some(tmp_path / "folder", "a.png", "b.png", "c.png"), tmp_path / "out"
+    assert all(image.fault is None for image in Restoration(file, folder, out).images())
+    manifest = out / MANIFEST
+    told = json.loads(manifest.read_text("utf8"))
+    del told["files"], told["label"]
+    assert set(told) == {"student", "folder", "seed", "tile", "overlap", "batch", "masks"}
+    manifest.write_text(json.dumps(told, indent=1))
+    (out / "c.png").unlink()
+    later = (out / "b.png").stat().st_mtime_ns + 10**9
+    os.utime(folder / "b.png", ns=(later, later))
+    run = Restoration(file, folder, out)
+    assert (run.there, run.changed, [entry.name for entry in run.left]) == (1, ["b.png"], ["c.png"])
+    os.utime(folder / "a.png", ns=(0, 0))
+    assert Restoration(file, folder, out).changed == ["a.png", "b.png"], "from now on states are known"
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"files": []}', '{"files": {"a.png": 3}}', b"\xff"])
+def test_a_damaged_manifest_is_named(file, tmp_path, capsys, content):
+    folder, out = some(tmp_path / "folder", "a.png"), tmp_path / "out"
+    out.mkdir()
+    (out / MANIFEST).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main([str(file), str(folder), str(out)]) == 2
+    told = capsys.readouterr().err
+    assert f"error: {out / MANIFEST} is damaged, so nobody knows" in told
+    assert "name another folder, or delete this one" in told
+
+
+def test_a_folder_in_a_results_place_is_no_result(file, tmp_path, capsys):
+    folder, out = some(tmp_path / "folder", "a.jpg", "b.png"), tmp_path / "out"
+    assert main([str(file), str(folder), str(out)]) == 0
+    (out / "a.png").unlink()
+    (out / "a.png").mkdir()
+    assert main([str(file), str(folder), str(out)]) == 1
+    told = capsys.readouterr()
+    assert f"a.jpg: {out / 'a.png'} is a folder, where the result belongs: move it away" in told.err
+    assert "0 restored, 1 were there already, 1 could not be restored" in told.out
+    both = some(tmp_path / "both", "a.jpg", "a.png/x.jpg")
+    assert main([str(file), str(both), str(tmp_path / "new")]) == 2
+    assert "a.jpg would be written to" in capsys.readouterr().err
+
+
+def test_files_of_other_kinds_are_counted(file, tmp_path, capsys):
+    folder = some(tmp_path / "folder", "a.png", "b.tiff", "deep/c.GIF", "deep/d.bmp", "e.tiff")
+    (folder / ".hidden.tiff").write_bytes(b"")
+    (folder / "notes").write_text("no ending")
+    assert main([str(file), str(folder), str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "5 files passed over: only JPEG, PNG and WebP are read, not .bmp, .gif, .tiff, notes" in told
+    assert main([str(file), str(some(tmp_path / "plain", "a.png")), str(tmp_path / "other")]) == 0
+    assert "passed over" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A student of three classes, and its file."""
+    student = Student.of(BridgeModel(UNet(width=4, multipliers=(1,), patch=2, labels=3), Brownian(0.1)))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in student.parameters():
+        nn.init.normal_(parameter, std=0.2, generator=generator)
+    source = Source(torch.rand(3, 3, 8, 8), label=torch.arange(3))
+    return student, export_onnx(student, tmp_path_factory.mktemp("students") / "labelled.onnx", source).path
+
+
+def test_a_label_is_that_of_every_tile_of_every_image(labelled, tmp_path):
+    student, path = labelled
+    folder = some(tmp_path / "folder", "a.png", "b.png", size=(16, 20))
+    for label in (0, 2):
+        assert main([str(path), str(folder), str(tmp_path / str(label)), "--label", str(label)]) == 0
+        for name in ("a.png", "b.png"):
+            data = (folder / name).read_bytes()
+            image, model = tensor(Image.open(io.BytesIO(data))), OnnxModel.read(path)
+            source = Source(image[None].float() / 127.5 - 1, label=torch.tensor([label]))
+            expected = student(source, generator=torch.Generator().manual_seed(4))[0].clamp(-1, 1)
+            got = restored(model, image, torch.Generator().manual_seed(4), label=label)
+            assert (got.float() - ((expected + 1) * 127.5).round()).abs().max() <= 1
+    assert (pixels(tmp_path / "0" / "a.png") != pixels(tmp_path / "2" / "a.png")).mean() > 0.3
+    tiling = Tiling(8, 2, batch=4)
+    assert restored(model, image, torch.Generator(), label=1, tiling=tiling).shape == image.shape
+
+
+def test_a_label_that_is_missing_or_unknown_is_refused(labelled, tmp_path, capsys):
+    _, path = labelled
+    folder, out = some(tmp_path / "folder", "a.png"), tmp_path / "out"
+    for options, told in [
+        ([], "wants a class label: name that of all these images with --label (0 to 2)"),
+        (["--label", "3"], "the label is 3; this student knows 0 to 2"),
+        (["--label", "-1"], "the label is -1; this student knows 0 to 2"),
+    ]:
+        assert main([str(path), str(folder), str(out), *options]) == 2
+        assert told in capsys.readouterr().err
+    assert not out.exists()
+    assert main([str(path), str(folder), str(out), "--label", "1"]) == 0
+    assert main([str(path), str(folder), str(out), "--label", "2"]) == 2
+    assert "results of another run (other: label)" in capsys.readouterr().err
+    model = OnnxModel.read(path)
+    del model.about["inputs"]["label"]["classes"]  # as files were before
+    assert restored(model, tensor(picture(8, 8)), torch.Generator(), label=2).shape == (3, 8, 8)

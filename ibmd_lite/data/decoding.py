@@ -25,7 +25,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ibmd_lite.data.cache import keep, kept
-from ibmd_lite.data.listing import Entry, few, opened
+from ibmd_lite.data.listing import Entry, few, opened, told
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -60,11 +60,13 @@ class Decoded:
         pixels: of the images that could be decoded.
         sizes: their heights and widths in the files.
         faults: what is wrong with the others, by place in the listing.
+        lasting: whether the same files would give the same again; not where one could not be opened.
     """
 
     pixels: UInt8[Tensor, "n channels size size"]
     sizes: Int[Tensor, "n 2"]
     faults: dict[int, str]
+    lasting: bool = True
 
     @property
     def places(self) -> list[int]:
@@ -134,7 +136,7 @@ def read(
     key = _key(Path(path), entries, size, fit, panels)
     found = _from_cache(key, len(entries), (3 * panels, size, size)) if cache else None
     result = found or decoded(path, entries, size, fit, panels)
-    if cache and found is None:
+    if cache and found is None and result.lasting:
         about = {"faults": {str(place): fault for place, fault in result.faults.items()}}
         keep(key, about, {"pixels": result.pixels, "sizes": result.sizes})
     if result.faults:
@@ -154,6 +156,7 @@ def decoded(path: str | os.PathLike, entries: Sequence[Entry], size: int, fit: F
     pixels = numpy.empty((len(entries), 3 * panels, size, size), numpy.uint8)
     sizes = numpy.zeros((len(entries), 2), numpy.int64)
     faults: dict[int, str] = {}
+    closed: list[int] = []
     threads = max(1, min(_cores(), len(entries)))
     stop = threading.Event()
 
@@ -167,6 +170,12 @@ def decoded(path: str | os.PathLike, entries: Sequence[Entry], size: int, fit: F
                 except (zipfile.BadZipFile, zlib.error, EOFError) as error:  # of one entry, not of the whole zip
                     faults[place] = str(error)
                     continue
+                except OSError as error:
+                    if not Path(path).is_dir():
+                        raise
+                    faults[place] = told(error)
+                    closed.append(place)
+                    continue
                 try:
                     image = rgb(data)
                     sizes[place] = image.height, image.width
@@ -174,7 +183,7 @@ def decoded(path: str | os.PathLike, entries: Sequence[Entry], size: int, fit: F
                 except MemoryError:
                     raise
                 except Exception as error:  # what a damaged file raises depends on where the damage is
-                    faults[place] = str(error) or type(error).__name__
+                    faults[place] = told(error)
 
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -185,7 +194,7 @@ def decoded(path: str | os.PathLike, entries: Sequence[Entry], size: int, fit: F
     if faults:
         whole = [place for place in range(len(entries)) if place not in faults]
         pixels, sizes = pixels[whole], sizes[whole]
-    return Decoded(torch.from_numpy(pixels), torch.from_numpy(sizes), dict(sorted(faults.items())))
+    return Decoded(torch.from_numpy(pixels), torch.from_numpy(sizes), dict(sorted(faults.items())), not closed)
 
 
 def _fitted(image: Image.Image, size: int, fit: Fit, panels: int) -> ndarray:
@@ -241,9 +250,9 @@ def _from_cache(key: str, n: int, shape: tuple[int, ...]) -> Decoded | None:
 
 def _tell_faults(path: str | os.PathLike, entries: Sequence[Entry], faults: dict[int, str], damaged: Damaged) -> None:
     named = [f"{entries[place].name} ({fault})" for place, fault in faults.items()]
-    told = f"{len(faults):,} of {len(entries):,} images of {path} cannot be decoded: {few(named)}"
+    summary = f"{len(faults):,} of {len(entries):,} images of {path} cannot be decoded: {few(named)}"
     if damaged == "refuse":
-        raise ValueError(f"{told}; repair or remove them, or leave them out with damaged='skip'")
+        raise ValueError(f"{summary}; repair or remove them, or leave them out with damaged='skip'")
     if len(faults) == len(entries):
-        raise ValueError(f"{told}; no image is left")
-    warnings.warn(f"{told}; they are left out", stacklevel=4)
+        raise ValueError(f"{summary}; no image is left")
+    warnings.warn(f"{summary}; they are left out", stacklevel=4)

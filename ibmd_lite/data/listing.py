@@ -14,7 +14,18 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-__all__ = ["LARGEST_FILE", "SPLITS", "SUFFIXES", "Entry", "arranged", "few", "listed", "opened"]
+__all__ = [
+    "LARGEST_FILE",
+    "SPLITS",
+    "SUFFIXES",
+    "Entry",
+    "arranged",
+    "few",
+    "listed",
+    "opened",
+    "passed_over",
+    "told",
+]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """How the names of image files end, in capitals or not; other files are passed over."""
@@ -33,7 +44,7 @@ class Entry:
     Args:
         name: what the image is called: relative, with forward slashes.
         place: its path inside the folder or the zip.
-        size: of the file, in bytes.
+        size: of the file, in bytes; 0 where nobody can tell, as of a link to nothing, which reading then finds out.
         stamp: time of the last change in nanoseconds; in a zip the checksum of the content.
         kind: the class it shows; see `arranged`.
     """
@@ -130,17 +141,34 @@ def few(names: Sequence[str]) -> str:
     return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
 
+def passed_over(folder: str | os.PathLike) -> list[str]:
+    """Names of the files that ``listed`` leaves out for their endings, hidden ones not counted."""
+    return sorted(file.relative_to(folder).as_posix() for file in _files(Path(folder)) if not _is_image(file.name))
+
+
+def told(error: Exception) -> str:
+    """What is wrong with a file, without its path and without a number of the system's."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 def _of_folder(root: Path) -> Iterator[Entry]:
+    for file in filter(lambda file: _is_image(file.name), _files(root)):
+        name = file.relative_to(root).as_posix()
+        try:
+            status = file.stat()
+        except OSError:  # a link to nothing, or gone meanwhile: reading it is a fault of this one file
+            yield Entry(name, name, 0, 0)
+        else:
+            yield Entry(name, name, status.st_size, status.st_mtime_ns)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All files of a folder and its folders that are not hidden."""
     for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         if len(Path(folder).relative_to(root).parts) > 8:  # a link that leads back up has no end
             raise ValueError(f"{folder} lies more than eight folders deep; expected split/class/file at most")
-        for file in files:
-            if _is_image(file):
-                path = Path(folder, file)
-                status = path.stat()
-                name = path.relative_to(root).as_posix()
-                yield Entry(name, name, status.st_size, status.st_mtime_ns)
+        yield from (Path(folder, file) for file in files if not file.startswith("."))
 
 
 def _of_zip(path: Path) -> Iterator[Entry]:

@@ -21,7 +21,8 @@ from PIL import Image, ImageFile, ImageOps
 
 from ibmd_lite.data import Images
 from ibmd_lite.data.cache import cache_folder
-from ibmd_lite.data.decoding import rgb
+from ibmd_lite.data.decoding import decoded, rgb
+from ibmd_lite.data.listing import listed
 from ibmd_lite.training import Draws
 
 
@@ -266,6 +267,26 @@ def test_a_damaged_zip_entry_is_damage_too(tmp_path: Path) -> None:
     source.write_bytes(whole)
     os.utime(source, ns=(time, time + 10**9))
     assert len(Images.read(source, size=8)) == 2, "a repaired zip is read anew"
+
+
+def test_a_link_to_nothing_is_damage_until_it_leads_somewhere(tmp_path: Path, cache: Path) -> None:
+    fill(tmp_path / "images", "1.png", "2.png")
+    (tmp_path / "images" / "3.png").symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(ValueError, match=r"1 of 3 images of .*: 3\.png \(No such file or directory\); repair"):
+        Images.read(tmp_path / "images", size=8)
+    with pytest.warns(UserWarning, match="they are left out"):
+        assert Images.read(tmp_path / "images", size=8, damaged="skip").skipped == ("3.png",)
+    assert not list(cache.rglob("*.safetensors")), "what could not be opened may come back"
+    save(tmp_path / "elsewhere.png", picture(2))
+    assert len(Images.read(tmp_path / "images", size=8)) == 3
+
+
+def test_a_file_that_vanishes_after_the_listing_is_damage(tmp_path: Path) -> None:
+    entries = listed(fill(tmp_path, "1.png", "2.png"))
+    (tmp_path / "1.png").unlink()
+    result = decoded(tmp_path, entries, 8, "crop")
+    assert result.faults == {0: "No such file or directory"}
+    assert result.places == [1]
 
 
 def test_pillow_told_to_accept_truncated_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
