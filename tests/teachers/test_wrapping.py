@@ -247,6 +247,8 @@ def test_pairs_may_come_in_batches_and_only_as_many_are_taken() -> None:
     assert len(check.given.error) == 4
     assert str(check).count("\n") == 6
     assert "affine" in str(check)
+    two = [list(draw(40)), draw(40, seed=2)]
+    assert examine(model_of("flow"), pairs=two, times=4) == examine(model_of("flow"), pairs=iter(two), times=4)
 
 
 def test_what_was_looked_at_is_said_and_so_is_nothing() -> None:
@@ -359,6 +361,15 @@ def test_formulas_are_the_package_s_own_where_it_has_them() -> None:
         ({"pairs": draw(10)}, ValueError, "at least 16 images, got 10"),
         ({"pairs": (draw(20)[0], draw(30)[1])}, ValueError, "one shape"),
         ({"pairs": (draw(20)[0] * torch.nan, draw(20)[1])}, ValueError, "NaN"),
+        ({"pairs": tuple(x.double() for x in draw(20))}, ValueError, r"images are torch\.float64.*write x\.float"),
+        ({"pairs": (1, 2)}, ValueError, "one shape"),
+        ({"pairs": [5]}, ValueError, "one shape"),
+        ({"pairs": 5}, TypeError, "pairs"),
+        (
+            {"averaged": {"none": torch.zeros(2)}, "pairs": draw(20)},
+            ValueError,
+            r"of 1 weights averaged= fits .*missing",
+        ),
         ({"pairs": draw(20), "times": 1}, ValueError, "two times"),
         ({"conditional": True, "network": nn.Bilinear(2, 2, 2), "pairs": draw(20)}, ValueError, "could not be called"),
     ],
