@@ -200,7 +200,8 @@ def examine(
             except (TypeError, ValueError, RuntimeError, AssertionError):
                 if given in group:
                     raise
-        best, *also = _explanations(curves[given], [c for r, c in curves.items() if r != given], least)
+        found = _explanations(curves[given], [c for r, c in curves.items() if r != given], least)
+        best = found[0] if found else None
         if best is not None or curves[given].slack < least:
             break
     own = curves.pop(given)
@@ -217,7 +218,7 @@ def examine(
         better = measure(averaged.to(device).eval(), [given], *images, times, seed)[given]
     on: Literal["pairs", "own samples"] = "own samples" if pairs is None else "pairs"
     if best is not None:
-        ranges = [c.reading.write for c in also if best.reading.kind == c.reading.kind == RANGE]
+        ranges = [c.reading.write for c in found[1:] if best.reading.kind == c.reading.kind == RANGE]
         return Check(on, "mistake", own, best, len(curves), better, also=tuple(ranges))
     if own.slack >= max(CLEAR, least):
         return Check(on, "doubtful", own, nearest if fine is None else fine, len(curves), better)
@@ -238,8 +239,8 @@ def _excess(curve: Curve) -> float:
     return curve.slack + curve.fine
 
 
-def _explanations(given: Curve, others: Iterable[Curve], least: float) -> list[Curve | None]:
-    """The readings of small slack, where the given one's is not small, the likely one first; or None alone.
+def _explanations(given: Curve, others: Iterable[Curve], least: float) -> list[Curve]:
+    """The readings of small slack, where the given one's is not small, the likely one first.
 
     Of several on one bridge the one of least error, and the first of those alike; of these the one of least excess.
     The slack alone does not tell one range of the images from another.
@@ -251,7 +252,7 @@ def _explanations(given: Curve, others: Iterable[Curve], least: float) -> list[C
         groups.setdefault((c.reading.bridge, c.reading.images, c.reading.swapped), []).append(c)
     first = [next(c for c in group if c.beside(group[0]) <= 1.02 * _lowest(group)) for group in groups.values()]
     deaf = (c for c in others if c.reading.write == "conditional=False" and c.error == given.error)  # to xT
-    return [*sorted(first, key=_excess)] or [next(deaf, None)]
+    return sorted(first, key=_excess) or list(deaf)[:1]
 
 
 def _lowest(group: Sequence[Curve]) -> float:
@@ -275,7 +276,7 @@ def _gathered(batches: object, pairs: bool, samples: int | None) -> Pairs:
     expected = "pairs: (x0, xT) or an iterator of such batches" if pairs else "sources: xT or an iterator of batches"
     if not whole and not isinstance(batches, Iterable):
         raise TypeError(f"expected {expected}, got {type(batches).__name__}")
-    stream: Iterator = iter([batches] if whole else batches)  # type: ignore[arg-type]
+    stream: Iterator = iter([batches] if whole else batches)  # type: ignore[call-overload]
     kept: list[Pairs] = []
     wanted, have = samples, 0
     while wanted is None or have < wanted:

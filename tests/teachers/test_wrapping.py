@@ -378,7 +378,7 @@ def test_the_ranges_that_fit_are_all_named_the_right_one_first() -> None:
         )
         for images, (slack, fine) in ranges.items()
     ]
-    fits = [curve.reading.images for curve in _explanations(check.given, curves, 0.06) if curve is not None]
+    fits = [curve.reading.images for curve in _explanations(check.given, curves, 0.06)]
     assert fits == ["x/127.5 - 1", "x/255"]
     assert "Or images as x/255: that fits too." in replace(check, also=("images as x/255",)).words
 
