@@ -103,6 +103,8 @@ def wrong_ways(model: BridgeModel, x0: Tensor, xT: Tensor) -> Iterator[Case]:
         yield case("conditional", "conditional", conditional=True)
     yield case("order of the pairs", "order of the pairs")._replace(x0=xT, xT=x0)
     if x0.ndim == 4:
+        other = Brownian(eps=0.5) if isinstance(bridge, VP) else VP()
+        yield case("another bridge", "bridge", bridge=other)  # at best doubted
         yield case("range of the images", "range of the images")._replace(x0=(x0 + 1) / 2, xT=(xT + 1) / 2)
 
 

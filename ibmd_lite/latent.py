@@ -9,6 +9,7 @@ Imports torch, jaxtyping and ``model``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -79,15 +80,28 @@ class Latent:
     ) -> Latent:
         """With the scale that gives the codes of these images unit variance, all channels together.
 
-        The images are also decoded once, to see that they come back in their own shape.
+        The images are encoded twice and decoded once, to see that the codes are the same and that the images come
+        back: in their own shape, or ValueError, and nearer than the mean of the images is, or ``UserWarning``.
         """
         plain = cls(encode, decode, reach=reach)
         codes = plain.codes(images)
-        plain.images(codes, images.shape)
-        spread = codes.std().item() if codes.numel() > 1 else 0.0
-        if not spread > 0:
+        if not torch.allclose(codes, plain.codes(images), rtol=1e-3, atol=1e-3 * codes.abs().mean().item()):
+            raise ValueError(
+                "encode answers the same images with different codes: call eval() on its module, for it may hold "
+                "dropout or batch norm, and take the mean of a distribution, not a draw"
+            )
+        again = plain.images(codes, images.shape)
+        error, spread = (again - images).square().mean(), (images - images.mean(0)).square().mean()
+        if len(images) > 1 and error > spread:
+            warnings.warn(
+                f"decoded codes are farther from the images than their mean is (mean square {error:.3g}, of the mean "
+                f"{spread:.3g}): give the decoder that belongs to encode, and images in its range",
+                stacklevel=2,
+            )
+        size = codes.std().item() if codes.numel() > 1 else 0.0
+        if not size > 0:
             raise ValueError("all codes of these images are one number; no scale gives them unit variance")
-        return replace(plain, scale=1 / spread)
+        return replace(plain, scale=1 / size)
 
     @torch.no_grad()
     def codes(self, x: Images) -> Codes:
@@ -95,7 +109,16 @@ class Latent:
         if not isinstance(x, Tensor) or x.ndim < 3 or not x.is_floating_point():
             given = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"images are a floating-point batch (B, C, H, W), got {given}")
-        codes = self.encode(x)
+        try:
+            codes = self.encode(x)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            size = " x ".join(map(str, x.shape[2:]))
+            raise ValueError(
+                f"encode cannot take images of {size} pixels, {x.shape[1]} channels, {x.dtype}: {error}. If their size "
+                "is the fault, crop or pad them to a multiple of the pixels of one code, often 4, 8 or 16 a side"
+            ) from error
         if not isinstance(codes, Tensor):
             raise TypeError(
                 f"encode returned {type(codes).__name__}; expected a tensor: for a distribution, its mean, such as "

@@ -213,3 +213,24 @@ REFUSED = {
 def test_what_is_no_autoencoder_is_refused(call, kind, message) -> None:
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_an_encoder_that_draws_is_refused() -> None:
+    x = Photographs(16).crops(8, generator())
+    encode, decode = orthogonal()
+    dropping = nn.Sequential(nn.Dropout(0.5), encode)
+    with pytest.raises(ValueError, match=r"different codes: call eval\(\)"):
+        Latent.fitted(dropping, decode, x)
+    assert Latent.fitted(dropping.eval(), decode, x).scale > 0
+
+
+def test_a_decoder_worse_than_the_mean_image_is_doubted() -> None:
+    x = Photographs(16).crops(8, generator())
+    encode, decode = orthogonal()
+    with pytest.warns(UserWarning, match="farther from the images than their mean"):
+        Latent.fitted(encode, lambda codes: -decode(codes), x)
+
+
+def test_images_that_the_encoder_cannot_take_are_named() -> None:
+    with pytest.raises(ValueError, match="images of 30 x 30 pixels"):
+        Latent(lambda x: functional.pixel_unshuffle(x, 4), same).codes(torch.zeros(1, 3, 30, 30))

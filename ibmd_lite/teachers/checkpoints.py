@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,10 +24,31 @@ from torch import Tensor, nn
 
 from ibmd_lite.training.files import read_weights
 
-__all__ = ["State", "fill", "read_teacher"]
+__all__ = ["Doubtful", "State", "check_name", "fill", "read_teacher"]
 
 State = dict[str, Tensor]
 SHOWN = 4  # names of each kind of fault
+
+
+class Doubtful(UserWarning):
+    """A network that may not be what it is said to be; the evidence is too weak to refuse it."""
+
+
+def check_name(name: str, path: str | os.PathLike, files: Mapping[str, str | None]) -> None:
+    """Warn where a file has the published name of another entry's and not that of its own.
+
+    files: of each entry, with the folder where that tells it from others ("results/sr4x-pool/latest.pt").
+    """
+    parts = Path(path).absolute().parts
+    ends = {entry: Path(file).parts[-2:] for entry, file in files.items() if file}
+    owners = [entry for entry, end in ends.items() if parts[-len(end) :] == end]
+    if owners and name not in owners:
+        warnings.warn(
+            f"{path} has the name of the file of {' and '.join(owners)}, and is read as {name}: networks of one shape "
+            f"fit each other's files. Write {owners[0]!r}, or rename the file if you know better",
+            Doubtful,
+            stacklevel=3,
+        )
 
 
 def read_teacher(path: str | os.PathLike, *, weights: Literal["ema", "raw"] = "ema") -> State:
@@ -134,9 +156,10 @@ def _plain(path: Path, found: Mapping[str, Any], weights: str) -> State:
     return dict(found)
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+def fill(network: nn.Module, state: Mapping[str, Tensor], *, of: object = "the checkpoint") -> None:
     """Put the weights into the network, or raise one ValueError that says everything that does not fit.
 
+    of: where the weights are from, for that message.
     A network on the meta device gets memory with them, so the published sizes are held once.  Convolutions of one
     pixel may be stored over one axis or two (DBIM's copies of DDBM's files): trailing axes of length 1 do not count.
     """
@@ -156,7 +179,13 @@ def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     }
     if any(faults.values()):
         told = "; ".join(f"{len(names)} {what} ({_few(names)})" for what, names in faults.items() if names)
-        raise ValueError(f"of {len(own)} weights the checkpoint fits only some: {told}. Build the network it is of.")
+        raise ValueError(f"of {len(own)} weights {of} fits only some: {told}. Build the network it is of.")
+    for name, value in own.items():
+        given = state[name]
+        if value.is_floating_point() and not given.is_floating_point():
+            raise ValueError(f"{of}: {name} is {given.dtype}, expected floats; what lay between whole numbers is lost")
+        if value.is_floating_point() and not bool(given.isfinite().all()):
+            raise ValueError(f"{of}: {name} holds NaN or infinite values; fetch it again, or take an earlier one")
     new = any(value.is_meta for value in own.values())
     network.load_state_dict({name: state[name].to(own[name].dtype, copy=new) for name in own}, assign=new)
 

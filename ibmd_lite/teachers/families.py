@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ibmd_lite.bridges import DBIMI2SB, I2SB, VE, VP, Bridge, Brownian, I2SBFlow
 from ibmd_lite.model import DDBM, BridgeModel, I2SBNoise, Prediction, Scalings
 from ibmd_lite.teachers.adm import ADM, Architecture
-from ibmd_lite.teachers.checkpoints import fill, read_teacher
+from ibmd_lite.teachers.checkpoints import check_name, fill, read_teacher
 from ibmd_lite.teachers.resshift import RESSHIFT
 
 __all__ = ["PUBLISHED", "BBDMIndex", "Published", "build", "load_teacher", "published"]
@@ -224,12 +224,14 @@ def load_teacher(
 
     network: one to fill instead of the published one, e.g. ``recompute(build(name), ADM.blocks)``.
 
-    Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.
+    Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.  A
+    file that has the published name of another teacher's is a warning, ``Doubtful``.
     """
     own = published(name)
     if network is None:
         with torch.device("meta"):
             network = build(name)
-    fill(network, read_teacher(path, weights=weights))
+    check_name(name, path, {entry: PUBLISHED[entry].file for entry in PUBLISHED})
+    fill(network, read_teacher(path, weights=weights), of=path)
     model = BridgeModel(network, own.bridge, conditional=own.conditional, prediction=own.prediction)
     return model.requires_grad_(False).eval()

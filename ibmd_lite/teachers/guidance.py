@@ -165,6 +165,16 @@ class GuidedNetwork(nn.Module):
         without, told = self.network(*twice, label=labels, **both).chunk(2)
         return without + self.weight * (told - without)
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """As ``nn.Module``; where a student looks for its input layer and there is none, it is told what to do."""
+        try:
+            return super().get_submodule(target)
+        except AttributeError as error:
+            raise ValueError(
+                f"a guided network has no layer {target!r}. For a student, take the unguided teacher: "
+                "Distillation(guided(teacher, w, null=...), Student.of(teacher), fake=copy.deepcopy(teacher))"
+            ) from error
+
     def extra_repr(self) -> str:
         return f"weight={self.weight:g}, null={self.null}"
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ibmd_lite.bridges import I2SB, VP, Bridge, Brownian, ContinuousI2SB, Flow, ResShift
 from ibmd_lite.model import BBDM, DDBM, OUTPUTS, TIMES, X0, I2SBNoise, Output, Prediction, Retimed
 
-__all__ = ["RANGES", "Reading", "alternatives"]
+__all__ = ["RANGES", "Reading", "alternatives", "other_bridges"]
 
 
 OF_TABLES = ("t - 1", "1000 (t - 1)/T", "T - t")
@@ -94,6 +94,16 @@ def alternatives(given: Reading, *, pairs: bool, std: float, values: tuple[float
             yield replace(given, images=name, kind="range of the images", write=f"images as {name}")
     if pairs:
         yield replace(given, swapped=True, kind="order of the pairs", write="pairs=(x0, xT), clean images first")
+
+
+def other_bridges(given: Reading) -> Iterator[Reading]:
+    """The same network on bridges of other families between the same ends, each at a few sizes of noise."""
+    T = given.bridge.T
+    families: list[Bridge] = [*(Brownian(eps=eps, T=T) for eps in (0.01, 0.03, 0.1, 0.3, 1.0))]
+    families += [ContinuousI2SB(beta_max=beta_max) for beta_max in (0.03, 0.1, 0.3, 1.0)]
+    for bridge in (*families, VP(), Flow(T=T)):
+        if bridge != given.bridge and _serves(given.prediction, bridge):
+            yield replace(given, bridge=bridge, kind="bridge", write=f"{bridge}")
 
 
 def _predictions(std: float) -> Iterator[tuple[Prediction, str]]:

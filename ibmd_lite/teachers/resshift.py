@@ -26,7 +26,7 @@ from torch.nn import functional
 from ibmd_lite.bridges import Bridge, ResShift
 from ibmd_lite.model import BridgeModel, Scalings, form_of
 from ibmd_lite.student import Student, add_noise_input
-from ibmd_lite.teachers.checkpoints import fill, read_teacher
+from ibmd_lite.teachers.checkpoints import check_name, fill, read_teacher
 from ibmd_lite.teachers.swin import SwinArchitecture, SwinUNet
 from ibmd_lite.training.files import loaded
 
@@ -219,7 +219,8 @@ def load_resshift(name: str, path: str | os.PathLike, *, network: SwinUNet | Non
     network: one to fill instead of the published one, e.g. a ``SwinUNet`` of ``RESSHIFT[name].network``, recomputed.
     There is no choice of weights as in ``load_teacher``: every published file holds one set.
 
-    Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.
+    Raises ValueError, before anything is read, for an unknown name; as ``read_teacher`` and ``fill`` for the file.  A
+    file that has the published name of another model's is a warning, ``Doubtful``.
     """
     if name not in RESSHIFT:
         raise ValueError(f"no published model is called {name!r}; known are {', '.join(RESSHIFT)}")
@@ -227,6 +228,7 @@ def load_resshift(name: str, path: str | os.PathLike, *, network: SwinUNet | Non
     if network is None:
         with torch.device("meta"):
             network = SwinUNet(own.network)
-    fill(network, read_teacher(path))
+    check_name(name, path, {entry: RESSHIFT[entry].file for entry in RESSHIFT})
+    fill(network, read_teacher(path), of=path)
     model = BridgeModel(CodesBesideImages(network), own.bridge, conditional=True, prediction=own.prediction)
     return model.requires_grad_(False).eval()

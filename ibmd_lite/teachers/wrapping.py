@@ -3,7 +3,7 @@
 A network does not say what it predicts, which time it is told or which noise it knows, and a wrong answer to one of
 these raises no error: it ruins a distillation.  ``wrap`` looks for it in the denoising error over t (``examine``).
 
-Imports torch, jaxtyping, ``bridges``, ``model`` and its neighbour ``examination``.
+Imports torch, jaxtyping, ``bridges``, ``model`` and its neighbours ``checkpoints``, ``curves`` and ``examination``.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from torch import Tensor, nn
 
 from ibmd_lite.bridges import Bridge
 from ibmd_lite.model import BBDM, X0, BridgeModel, Output, Prediction, Retimed, Source
+from ibmd_lite.teachers.checkpoints import Doubtful, fill
+from ibmd_lite.teachers.curves import CallError
 from ibmd_lite.teachers.examination import Check, examine
 
 __all__ = ["Doubtful", "Wrapped", "wrap"]
 
 Batch = Float[Tensor, "batch *dims"]
-
-
-class Doubtful(UserWarning):
-    """A network that may not be what it is wrapped as; the evidence is too weak to refuse it."""
 
 
 class Wrapped(BridgeModel):
@@ -62,9 +60,12 @@ def wrap(
     explains. Everything less is a warning, ``Doubtful``, for a weak network is no mistake. Who knows better takes
     ``BridgeModel(...)`` itself.
 
-    Looked for are a wrong prediction, scale or direction of time, noise of the bridge, ``conditional``, order of xt and
-    xT or of the pairs, and range of the images. Raw weights in place of averaged ones are seen only where ``averaged=``
-    is given: by itself a raw network is a somewhat weaker one. Wrong labels and tasks are not looked for.
+    Looked for are a wrong prediction, scale or direction of time, ``conditional``, order of xt and xT or of the pairs,
+    and range of the images. Of another bridge, or noise of another size, little is seen: an affine refit sees it if it
+    is grossly off, and with images, on pairs, so does a refit of fine detail, which doubts and never refuses. Images in
+    [0, 1] given to a network of [-1, 1] are at least doubted where the network is good. Points and other vectors have
+    no fine detail. Raw weights in place of averaged ones are seen only where both are given, one of them as
+    ``averaged=``. Wrong labels and tasks, and noise that is off by a factor of two, are not seen.
 
     Args:
         network: called as network(xt, time), or network(xt, time, xT) if conditional; time is (B,).
@@ -98,10 +99,10 @@ def wrap(
     if averaged is not None:
         other = averaged if isinstance(averaged, nn.Module) else copy.deepcopy(network)
         if not isinstance(averaged, nn.Module):
-            other.load_state_dict(averaged)
+            fill(other, averaged, of="averaged=")
     try:
         check = examine(model, pairs=pairs, sources=sources, averaged=other, **settings)
-    except TypeError as error:
+    except CallError as error:
         seen = "network(xt, time, xT)" if conditional else "network(xt, time)"
         raise ValueError(
             f"the network could not be called as {seen}: {error}. Is conditional={conditional} right?"

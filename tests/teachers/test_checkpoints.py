@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ibmd_lite.teachers import ADM, build, fill, load_teacher, read_teacher
+from ibmd_lite.teachers import ADM, Doubtful, build, fill, load_teacher, read_teacher
 
 SMALL = {"width": 32, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head": 32}
 
@@ -128,7 +128,7 @@ def test_all_faults_are_told_at_once(tmp_path):
         state[f"student.{name}"] = state.pop(name)
     state["out.2.weight"] = torch.zeros(6, 32, 3, 3)
     torch.save(state, tmp_path / "wrong.pt")
-    with pytest.raises(ValueError, match="of 144 weights") as raised:
+    with pytest.raises(ValueError, match=r"of 144 weights .*wrong\.pt fits only some") as raised:
         load_teacher("ddbm-diode", tmp_path / "wrong.pt", network=drawn("ddbm-diode"))
     told = str(raised.value)
     lost = sum(name.startswith("student.") for name in state)
@@ -136,6 +136,41 @@ def test_all_faults_are_told_at_once(tmp_path):
     assert f"{lost} unexpected (student.output_blocks.0.0.in_layers.0.weight" in told
     assert f"and {lost - 4} more)" in told
     assert "1 of another shape (out.2.weight (6, 32, 3, 3), here (3, 32, 3, 3))" in told
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda value: torch.full_like(value, torch.nan), "NaN or infinite"),
+        (lambda value: value / 0, "NaN or infinite"),
+        (lambda value: value.int(), "int32, expected floats"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, spoil, match):
+    state = dict(drawn("ddbm-diode").state_dict())
+    state["out.2.weight"] = spoil(state["out.2.weight"])
+    torch.save(state, tmp_path / "spoilt.pt")
+    network = drawn("ddbm-diode", 3)
+    with pytest.raises(ValueError, match=rf"spoilt\.pt: out\.2\.weight (is torch\.|holds ){match}"):
+        load_teacher("ddbm-diode", tmp_path / "spoilt.pt", network=network)
+    assert same(network, drawn("ddbm-diode", 3))
+
+
+def test_a_file_with_the_name_of_another_teachers_is_doubted(tmp_path):
+    path = tmp_path / "e2h_ema_0.9999_420000.pt"
+    torch.save(drawn("ddbm-edges2handbags").state_dict(), path)
+    load_teacher("ddbm-edges2handbags", path, network=drawn("ddbm-edges2handbags"))  # a warning would be an error
+    with pytest.warns(Doubtful, match="file of ddbm-edges2handbags, and is read as ddbm-edges2handbags-ve"):
+        load_teacher("ddbm-edges2handbags-ve", path, network=drawn("ddbm-edges2handbags-ve"))
+
+
+def test_files_of_one_name_are_told_by_their_folder(tmp_path):
+    path = tmp_path / "jpeg-5" / "latest.pt"
+    path.parent.mkdir()
+    i2sb_file(path, drawn("i2sb-jpeg-5"), drawn("i2sb-jpeg-5"))
+    load_teacher("i2sb-jpeg-5", path, network=drawn("i2sb-jpeg-5"))
+    with pytest.warns(Doubtful, match="file of i2sb-jpeg-5, and is read as i2sb-jpeg-10"):
+        load_teacher("i2sb-jpeg-10", path, network=drawn("i2sb-jpeg-10"))
 
 
 def test_a_checkpoint_of_another_teacher_changes_nothing(tmp_path):

@@ -228,6 +228,11 @@ def test_a_distillation_with_the_guidance_baked_in():
     assert run.student(draw(3, None)).shape == (3, 2)
 
 
+def test_a_student_of_a_guided_model_is_sent_to_the_unguided_one():
+    with pytest.raises(ValueError, match="For a student, take the unguided teacher"):
+        Student.of(guided(small(), 2.0, null=NULL))
+
+
 def test_the_fake_by_default_is_guided_and_learns():
     teacher = guided(small(), 2.0, null=NULL)
     run = Distillation(teacher, Student.of(small()), device="cpu")

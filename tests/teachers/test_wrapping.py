@@ -6,6 +6,7 @@ Most networks here are the exact posterior mean, said in any prediction type and
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from ibmd_lite.matching import TeacherTraining
 from ibmd_lite.model import BBDM, DDBM, OUTPUTS, X0, BridgeModel, I2SBNoise, Output, Prediction, Retimed, Source
 from ibmd_lite.networks import MLP, UNet
 from ibmd_lite.teachers import Check, Doubtful, Labelled, Wrapped, examine, wrap
+from ibmd_lite.teachers.examination import _explanations
 from ibmd_lite.training import Draws, Settings
 
 CENTRES = 0.9 * torch.tensor([[-1.0, -1], [1, 1], [1, -0.5], [-0.6, 1], [0, 0.1]])
@@ -247,6 +249,8 @@ def test_pairs_may_come_in_batches_and_only_as_many_are_taken() -> None:
     assert len(check.given.error) == 4
     assert str(check).count("\n") == 6
     assert "affine" in str(check)
+    two = [list(draw(40)), draw(40, seed=2)]
+    assert examine(model_of("flow"), pairs=two, times=4) == examine(model_of("flow"), pairs=iter(two), times=4)
 
 
 def test_what_was_looked_at_is_said_and_so_is_nothing() -> None:
@@ -298,6 +302,85 @@ def test_pairs_with_labels_as_they_are_drawn() -> None:
     pairs = Labelled(Photographs(8), SuperResolution(8, "pool")).draw(16, torch.Generator().manual_seed(0))
     network = UNet(3, 8, (1,), labels=8)
     assert examine(BridgeModel(network, Brownian(0.5)), pairs=pairs, times=2).on == "pairs"
+
+
+class Fields(nn.Module):
+    """Smooth Gaussian images, their blurred partners, and the exact E[x0 | xt] of them: a filter for each time."""
+
+    def __init__(self, bridge: Bridge, size: int = 16) -> None:
+        super().__init__()
+        self.bridge, self.size = bridge, size
+        rows, columns = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)
+        square = rows.square() + columns.square()
+        self.power, self.blur = (square + 0.01).pow(-1.5), (-60 * square).exp()
+        self.power *= 0.09 / self.power.mean()
+
+    def filtered(self, x: Tensor, by: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(x) * by, s=x.shape[2:])
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(n, 1, self.size, self.size, generator=torch.Generator().manual_seed(7))
+        x0 = self.filtered(noise, self.power.sqrt())
+        return x0, self.filtered(x0, self.blur)
+
+    def forward(self, xt: Tensor, told: Tensor) -> Tensor:
+        t = CLOCKS["1000 t/T"](told.double(), self.bridge).clamp(1e-3, self.bridge.T)
+        a, b, c = (like(x, xt).float() for x in self.bridge.coefficients(t))
+        gain = a * self.blur + b
+        return self.filtered(xt, gain * self.power / (gain.square() * self.power + c.square() + 1e-6))
+
+
+FIELDS = Fields(Brownian(0.05))
+IMAGES = FIELDS.draw(64)
+
+
+def test_an_exact_network_of_images_passes_in_silence() -> None:
+    model = wrap(FIELDS, Brownian(0.05), prediction="x0", pairs=IMAGES, times=5)
+    assert model.check is not None
+    assert model.check.given.fine < 0.01
+
+
+@pytest.mark.parametrize("wrong", [Brownian(0.2), VP(), ContinuousI2SB(0.3), Flow()])
+def test_another_bridge_is_seen_in_the_fine_detail_of_images(wrong: Bridge) -> None:
+    """The error and the affine refit do not see most of these in a network that says x0."""
+    with pytest.warns(Doubtful, match=r"may be|noise of the bridge"):
+        model = wrap(FIELDS, wrong, prediction="x0", pairs=IMAGES, times=5)
+    assert model.check is not None
+    assert not model.check.certain
+    assert model.check.best is not None
+    assert model.check.best.fine < 0.3 * model.check.given.fine
+    if isinstance(wrong, ContinuousI2SB):  # here the affine refit sees nothing
+        assert (model.check.verdict, model.check.detail) == ("doubtful", True)
+        assert "a refit of fine detail apart takes another 4% of its error away" in model.check.words
+
+
+def test_images_from_0_to_1_are_doubted_and_the_range_is_named() -> None:
+    bright = ((IMAGES[0] + 1) / 2, (IMAGES[1] + 1) / 2)
+    with pytest.warns(Doubtful, match=r"images as 2 x - 1"):
+        wrap(FIELDS, Brownian(0.05), prediction="x0", pairs=bright, times=5)
+
+
+def test_the_ranges_that_fit_are_all_named_the_right_one_first() -> None:
+    bytewise = (127.5 * (IMAGES[0] + 1), 127.5 * (IMAGES[1] + 1))
+    check = examine(wrap(FIELDS, Brownian(0.05), prediction="x0"), pairs=bytewise, times=5)
+    assert check.mistake == "range of the images"
+    assert check.best is not None
+    assert check.best.reading.write == "images as x/127.5 - 1"
+    ranges = {"x/255": (0.048, 0.044), "x/127.5 - 1": (0.056, 0.011)}  # slack and fine, as of a network that says x0
+    curves = [
+        replace(
+            check.best,
+            reading=replace(check.best.reading, images=images, write=f"images as {images}"),
+            error=(math.exp(slack),) * 5,
+            affine=(10.0,) * 5,
+            refitted=(1.0,) * 5,
+            finer=(math.exp(-fine),) * 5,
+        )
+        for images, (slack, fine) in ranges.items()
+    ]
+    fits = [curve.reading.images for curve in _explanations(check.given, curves, 0.06)]
+    assert fits == ["x/127.5 - 1", "x/255"]
+    assert "Or images as x/255: that fits too." in replace(check, also=("images as x/255",)).words
 
 
 class OneColumn(nn.Module):
@@ -359,6 +442,15 @@ def test_formulas_are_the_package_s_own_where_it_has_them() -> None:
         ({"pairs": draw(10)}, ValueError, "at least 16 images, got 10"),
         ({"pairs": (draw(20)[0], draw(30)[1])}, ValueError, "one shape"),
         ({"pairs": (draw(20)[0] * torch.nan, draw(20)[1])}, ValueError, "NaN"),
+        ({"pairs": tuple(x.double() for x in draw(20))}, ValueError, r"images are torch\.float64.*write x\.float"),
+        ({"pairs": (1, 2)}, TypeError, "a source must be a tensor"),
+        ({"pairs": [5]}, ValueError, "one shape"),
+        ({"pairs": 5}, TypeError, "expected pairs: .*got int"),
+        (
+            {"averaged": {"other": torch.zeros(2)}, "pairs": draw(20)},
+            ValueError,
+            "averaged= fits only some: 1 missing",
+        ),
         ({"pairs": draw(20), "times": 1}, ValueError, "two times"),
         ({"conditional": True, "network": nn.Bilinear(2, 2, 2), "pairs": draw(20)}, ValueError, "could not be called"),
     ],
