@@ -111,7 +111,7 @@ def _diffusers() -> BridgeModel:
 
 FAMILIES = {
     "I2SB": Family(_reduced("i2sb-sr4x-pool"), SuperResolution(4, "pool"), Markov()),
-    "I2SB, ot-ode": Family(_reduced("i2sb-blur-gauss"), Blur(1.0), Markov()),
+    "I2SB, ot-ode": Family(_reduced("i2sb-blur-gauss"), Blur(2.0), Markov()),
     "I2SB, cond-x1": Family(_reduced("i2sb-conditional"), JPEG(10), Markov()),
     "DDBM, VP": Family(_reduced("ddbm-edges2handbags"), Sketch(), Hybrid(), 18),
     "DDBM, VE": Family(_reduced("ddbm-edges2handbags-ve"), Sketch(), Hybrid(), 18),
