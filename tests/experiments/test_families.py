@@ -85,3 +85,15 @@ def test_an_empty_hole_holds_zeros_and_a_mask() -> None:
 def test_an_unknown_family_is_answered_with_the_known(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no family is called 'I2BS'; expected one of I2SB, "):
         run("I2BS", tmp_path)
+
+
+def test_ves_times_and_few_steps_are_where_images_are() -> None:
+    """Half of the drawn times show less noise than an image of standard deviation 0.5, and a second call finds one."""
+    family = FAMILIES["DDBM, VE"]
+    bridge = family.model().bridge
+    t = bridge.draw_times(4000, torch.Generator().manual_seed(0))
+    assert abs((t < bridge.T / 100).float().mean() - 0.5) < 0.03
+    assert 1e-4 * bridge.T <= t.min() < t.max() <= bridge.T
+    first, middle, last = bridge.grid(2).tolist()
+    assert (first, last) == (bridge.T, 0)
+    assert 0.3 < middle < 1
