@@ -55,10 +55,11 @@ def told(name: str, rows: list[dict[str, object]], run: FamilyRun, arguments: ar
 
 def main() -> None:
     parser = options(__doc__)
+    parser.add_argument("--refits", type=int, default=Budget.refits, help="updates of a refitted fake, for the gap")
     parser.add_argument("--families", nargs="+", choices=tuple(FAMILIES), default=tuple(FAMILIES))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    budget = Budget(arguments.teacher_updates, arguments.student_updates)
+    budget = Budget(arguments.teacher_updates, arguments.student_updates, refits=arguments.refits)
     train, test = images(arguments.data, arguments.side)
     folder = folder_of("families", arguments)
     runs = [FamilyRun(name, train, test, budget, folder) for name in arguments.families]

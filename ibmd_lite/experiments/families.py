@@ -177,7 +177,9 @@ class FamilyRun:
             raise ValueError(f"no family is called {name!r}; expected one of {', '.join(FAMILIES)}")
         self.name, self.family, self.budget, self.seed = name, FAMILIES[name], budget, seed
         self.folder = folder / name.replace(", ", "-").replace(" ", "-")
-        claim(self.folder, {"budget": repr(budget), "family": repr(self.family.corruption), "images": len(images)})
+        trained = replace(budget, measured=0, refits=0)  # which may be others the next time
+        about = {"budget": repr(trained), "family": repr(self.family.corruption), "images": len(images)}
+        claim(self.folder, about | {"bridge": repr(self.family.model().bridge)})
         coupling = Labelled if self.family.labels else Corrupted
         self.pairs = coupling(Mirrored(images), self.family.corruption)
         first = torch.Generator().manual_seed(seed + 7)
@@ -244,15 +246,14 @@ class FamilyRun:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each student: distances to the teacher's long walk, and refitted gaps; kept, and found again."""
-        kept = self.folder / "rows.json"
-        if kept.exists():
-            found: list[dict[str, Any]] = json.loads(kept.read_text())
-            return found
+        kept = self.folder / f"rows-{self.budget.measured}-{self.budget.refits}.json"
+        rows: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
+        if len(rows) == len(self.family.steps):
+            return rows
         teacher = self.teacher()
-        walked = self.walk(teacher, self.family.grid(teacher.bridge), self.family.walk, 1)
-        again = self.walk(teacher, self.family.grid(teacher.bridge), self.family.walk, 2)
-        rows = []
-        for steps in self.family.steps:
+        grid, step = self.family.grid(teacher.bridge), self.family.walk
+        walked, again = (self.walk(teacher, grid, step, seed) for seed in (1, 2))
+        for steps in self.family.steps[len(rows) :]:
             student = self.student(teacher, steps)
             short = self.walk(teacher, teacher.bridge.grid(steps), Markov(), 3)
             before, after = (self.gap(teacher, each) for each in (self.fresh(teacher, steps), student))
@@ -271,7 +272,7 @@ class FamilyRun:
                     "lag": after.lag,
                 }
             )
-        write_json(kept, rows)
+            write_json(kept, rows)
         return rows
 
     @torch.no_grad()

@@ -62,6 +62,12 @@ def test_rows_compare_student_and_teacher_at_the_same_calls(tmp_path: Path, monk
     assert again == row, "what is finished is found again, and measured alike"
     with pytest.raises(ValueError, match="holds another run"):
         run("I2SB", tmp_path, replace(TINY, batch=3))
+    (longer,) = run("I2SB", tmp_path, replace(TINY, refits=8)).rows()
+    assert longer["student"] == row["student"], "the same networks"
+    assert longer["gap"] != row["gap"], "measured anew"
+    monkeypatch.setitem(families.FAMILIES, "I2SB", replace(short, model=FAMILIES["I2SB, ot-ode"].model))
+    with pytest.raises(ValueError, match="holds another run"):
+        run("I2SB", tmp_path)
 
 
 def test_a_fresh_student_has_the_teachers_gap(tmp_path: Path) -> None:
