@@ -90,7 +90,13 @@ def test_an_executor_that_breaks_loses_nothing_that_was_finished(tmp_path: Path,
 
 def command(file: Path, out: Path, jobs: int = 1) -> subprocess.Popen:
     words = [sys.executable, "-m", "ibmd_lite.experiments", "run", str(file), "--out", str(out), "--jobs", str(jobs)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=out.parent)
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": out.parent}
+    return subprocess.Popen(words, preexec_fn=heeds_ctrl_c, **told)
+
+
+def heeds_ctrl_c() -> None:
+    """As when started by hand; what a shell starts in the background inherits that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(condition: object, seconds: float = 60) -> None:
