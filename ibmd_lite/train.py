@@ -18,7 +18,7 @@ import torch
 
 from ibmd_lite.experiments.restoration import VARIABLE, Experiment
 from ibmd_lite.experiments.tasks import SIZES, TASKS, Size
-from ibmd_lite.training import process
+from ibmd_lite.training import process, share
 
 __all__ = ["main", "options", "size_of"]
 
@@ -49,20 +49,19 @@ def main(words: list[str] | None = None) -> None:
     arguments = options(__doc__).parse_args(words)
     torch.set_num_threads(arguments.threads)
     os.environ.setdefault(VARIABLE, "runs")
+    size = size_of(arguments)
     try:
+        for batch in (size.teacher_batch, size.student_batch):
+            share(batch)
         experiment = Experiment(
-            arguments.task,
-            size_of(arguments),
-            folder=arguments.folder,
-            precision=arguments.precision,
-            seed=arguments.seed,
+            arguments.task, size, folder=arguments.folder, precision=arguments.precision, seed=arguments.seed
         )
-        teacher, _ = experiment.teacher()
-        networks = {"teacher": teacher} | {
-            f"student-{steps}": experiment.student(teacher, steps)[0] for steps in experiment.task.steps
-        }
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    teacher, _ = experiment.teacher()
+    networks = {"teacher": teacher} | {
+        f"student-{steps}": experiment.student(teacher, steps)[0] for steps in experiment.task.steps
+    }
     number, count = process()
     if number == 0:
         for name, network in networks.items():

@@ -40,9 +40,15 @@ def test_what_two_processes_began_one_ends(tmp_path: Path) -> None:
     assert student(xT).shape == xT.shape
 
 
-def test_what_cannot_be_is_said_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_is_said_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SystemExit, match=r"error: .*nowhere"):
         train.main([*SMALL, "--data", str(tmp_path / "nowhere"), "--folder", str(tmp_path / "run")])
+    with monkeypatch.context() as three:
+        three.setattr("ibmd_lite.training.processes.process", lambda: (0, 3))
+        with pytest.raises(SystemExit, match="error: 3 processes cannot share a batch of 16"):
+            train.main([*SMALL, "--folder", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
     with pytest.raises(SystemExit):
         train.main(["denoising"])
