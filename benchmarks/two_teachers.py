@@ -4,7 +4,7 @@ I2SB's 4x super-resolution at reduced width, on images of 16 x 16.  There are te
 of the second half of them, and one-call students of each, of the average of the two halves and of their barycentre.
 All answer the same sources, of all classes; measured is how far they are from the clean images, and from what the
 teacher of all classes makes in its long walk.  All work is kept under runs/ (or $IBMD_RUNS): a run that was killed goes
-on.  About half an hour on one core.
+on.  Under an hour on one core.
 """
 
 import copy
