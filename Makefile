@@ -21,7 +21,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help book test env run pages quick outputs unchanged sweep lint format links constraints clean
+.PHONY: help book test env run pages quick outputs unchanged sweep results colab lint format links constraints clean
 
 help: ## this list
 	@echo "usage: make TARGET [VARIABLE=value]"
@@ -74,6 +74,12 @@ unchanged: env ## accept stored outputs that a change of the package cannot alte
 sweep: env ## run the sweep NAME (book/_sweeps/NAME.yaml) and store its table
 	@OMP_NUM_THREADS=1 $(BIN)/python -m ibmd_lite.experiments run $(NAME:%=book/_sweeps/%.yaml) --jobs $(JOBS) \
 	  --tables ibmd_lite/experiments/results
+
+results: env ## draw the page of all stored tables anew
+	@$(BIN)/python book/_ext/outputs.py book/scale/results.ipynb
+
+colab: env ## open two chapters as Colab does, in an environment of their own, and run all (TORCH= and NUMPY= name what it has)
+	@$(BIN)/python book/_ext/colab.py $(TORCH:%=--torch %) $(NUMPY:%=--numpy %)
 
 lint: env ## formatting, lint, types, notebooks
 	@$(BIN)/ruff format --check .

@@ -1,8 +1,9 @@
 """Fill the address of the repository into the notebooks, from the one place where it stands.
 
 `make links` writes each notebook's set-up cell for Colab (tag `colab-setup`) from `repository.url`
-and `repository.branch` of `_config.yml`; `--check` only looks whether they agree. The launch buttons
-need no filling: the theme reads the same two lines. Imports nbformat and yaml.
+and `repository.branch` of `_config.yml`, and of a chapter that has a large size, thus wants a GPU, its quick
+parameters; `--check` only looks whether they agree. The launch buttons need no filling: the theme reads the
+same two lines. Imports nbformat and yaml.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ def is_reserved(url: str) -> bool:
     return any(host == name or host.endswith("." + name) for name in names)
 
 
-def setup_cell(url: str, branch: str) -> str:
-    """Source of the set-up cell: does nothing outside Colab, installs ranges inside it.
+def setup_cell(
+    url: str, branch: str, quick: dict[str, object] | None = None
+) -> str:
+    """Source of the set-up cell: does nothing outside Colab; inside it installs ranges and prepares the chapter.
 
-    pip leaves a package alone that is in its range already, so Colab keeps its own torch.
+    pip leaves a package alone that is in its range already, so Colab keeps its own torch. quick: parameters of a
+    chapter that wants a GPU, for a machine that has none.
     """
     start = 'import sys\n\nif "google.colab" in sys.modules:\n'
     if is_reserved(url):
@@ -46,10 +50,24 @@ def setup_cell(url: str, branch: str) -> str:
             start
             + '    raise RuntimeError("Set repository.url in _config.yml, then `make links`.")'
         )
+    given = "" if quick is None else f"quick={quick!r}"
     return (
         start
-        + f'    %pip install --quiet "ibmd_lite[notebooks] @ git+{url}@{branch}"'
+        + f'    %pip install --quiet "ibmd_lite[notebooks] @ git+{url}@{branch}"\n'
+        + "    from ibmd_lite.display.hosted import prepare\n\n"
+        + f"    prepare({given})"
     )
+
+
+def quick_instead(path: Path) -> dict[str, object] | None:
+    """The quick parameters of a chapter that wants a GPU (it has a large size), None of the others."""
+    sizes = path.parents[1] / "_parameters"
+    if not (sizes / "large" / f"{path.stem}.yaml").exists():
+        return None
+    found: dict[str, object] = yaml.safe_load(
+        (sizes / "quick" / f"{path.stem}.yaml").read_text("utf8")
+    )
+    return found
 
 
 def notebooks(root: Path) -> list[Path]:
@@ -88,7 +106,7 @@ def fill(path: Path, url: str, branch: str, *, write: bool) -> bool:
         raise SystemExit(
             f"{path.name}: expected one cell tagged {TAG}, found {len(cells)}"
         )
-    wanted = setup_cell(url, branch)
+    wanted = setup_cell(url, branch, quick_instead(path))
     agrees = cells[0].source == wanted
     if write and not agrees:
         cells[0].source = wanted

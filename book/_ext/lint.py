@@ -20,7 +20,7 @@ from links import ROOT, TAG, notebooks
 
 SIZES = Path("book/_parameters")
 QUICK = SIZES / "quick"
-PARTS = {"bridges", "distillation", "images", "teachers"}
+PARTS = {"bridges", "distillation", "images", "teachers", "scale"}
 LONGEST_CELL = 30
 EXERCISES = 4
 

@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
-from links import ROOT, fill, is_reserved, notebooks, setup_cell
+from links import ROOT, fill, is_reserved, notebooks, quick_instead, setup_cell
 from nbformat.v4 import new_code_cell, new_notebook
 
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))["repository"]
@@ -38,11 +38,18 @@ def test_reserved_addresses_are_told_from_real_ones(url: str, reserved: bool) ->
 
 
 def test_the_colab_cell_installs_ranges_and_no_torch() -> None:
-    cell = setup_cell("https://github.com/owner/name", "main")
+    cell = setup_cell("https://github.com/owner/name", "main", {"size": "quick"})
     compile(cell.replace("%pip", "pass  # %pip"), "cell", "exec")
     assert "git+https://github.com/owner/name@main" in cell
     assert "==" not in cell
     assert "torch" not in cell
+    assert "prepare(quick={'size': 'quick'})" in cell
+
+
+def test_chapters_that_want_a_gpu_bring_their_quick_size() -> None:
+    brought = {path.stem: quick_instead(path) for path in notebooks(ROOT)}
+    assert brought["one-step"] == {"size": "quick", "threads": 1, "short_updates": 2, "short_batch": 8}
+    assert brought["ibmd-in-forty-lines"] is None, "the plane is for any processor"
 
 
 def test_the_colab_cell_does_nothing_elsewhere() -> None:
