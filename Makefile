@@ -35,6 +35,7 @@ help: ## this list
 	@echo "  JOBS=2           processes that 'make test', 'make quick' and 'make sweep' use"
 	@echo "  NOTEBOOK=        the notebook that 'make outputs' or 'make unchanged' takes (default: every one)"
 	@echo "  WHY=             why a change of the package cannot alter what is stored"
+	@echo "  HAS=             other versions that 'make colab' starts from: HAS='--torch 2.9.1 --numpy 2.0.2'"
 	@echo "  NAME=            the sweep that 'make sweep' runs"
 
 book: run pages ## run the Quickstart live, then build the whole book
@@ -78,8 +79,8 @@ sweep: env ## run the sweep NAME (book/_sweeps/NAME.yaml) and store its table
 results: env ## draw the page of all stored tables anew
 	@$(BIN)/python book/_ext/outputs.py book/scale/results.ipynb
 
-colab: env ## open two chapters as Colab does, in an environment of their own, and run all (TORCH= and NUMPY= name what it has)
-	@$(BIN)/python book/_ext/colab.py $(TORCH:%=--torch %) $(NUMPY:%=--numpy %)
+colab: env ## open two chapters as Colab does, in an environment of their own, and run all (HAS=)
+	@$(BIN)/python book/_ext/colab.py $(HAS)
 
 lint: env ## formatting, lint, types, notebooks
 	@$(BIN)/ruff format --check .
