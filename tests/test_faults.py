@@ -225,6 +225,65 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch
     assert os.listdir(tmp_path) == ["run.pt"]
 
 
+# A memory that is really full.
+
+MEMORY = """
+import json, resource, sys
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+from ibmd_lite.bridges import Brownian
+from ibmd_lite.matching import TeacherTraining
+from ibmd_lite.model import BridgeModel
+from ibmd_lite.networks import MLP
+from ibmd_lite.training import Shuffled, checkpointed
+
+path, device = Path(sys.argv[1]), sys.argv[2]
+points = torch.randn(4_000_000, 2)
+
+
+def updates(total, batch):
+    torch.manual_seed(0)
+    run = TeacherTraining(BridgeModel(MLP(2, 64, 2), Brownian()), device=device)
+    return [record.update for record in checkpointed(run, Shuffled(points, points, batch=batch), total, path, every=1)]
+
+
+before = updates(2, 8)
+if device == "cpu":
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 500_000_000, resource.RLIM_INFINITY))
+else:
+    torch.cuda.set_per_process_memory_fraction(1e9 / torch.cuda.mem_get_info()[1])
+try:
+    updates(4, 4_000_000)  # a layer of it is a gigabyte
+    told = None
+except torch.OutOfMemoryError as error:
+    told = str(error)
+print(json.dumps({"before": before, "told": told, "after": updates(4, 8)}))
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_memory_that_is_really_full_says_what_to_lower_and_costs_one_update(tmp_path: Path, device: str) -> None:
+    if device == "cpu" and not Path("/proc/self/statm").exists():
+        pytest.skip("limits the memory of a process by what /proc says, which this system has not")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("fills the memory of a GPU, which this machine has not")
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path / "run.pt"), device],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert "halve the batch and double Settings.accumulate" in told["told"]
+    assert (told["before"], told["after"]) == ([1, 2], [3, 4])
+
+
 # Broken, foreign and hostile files.
 
 

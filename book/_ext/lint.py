@@ -2,8 +2,9 @@
 
 A notebook is published with the outputs that are stored in it, so the rules look at those: executed
 in order, no errors, no warnings, no paths of the machine, no picture without a description, no long
-cell, no code without a sentence before it, and in the parts' chapters four exercises with solutions.
-Imports nbformat, papermill, yaml and its neighbour `links`.
+cell, no code without a sentence before it, in the parts' chapters four exercises with solutions, and outputs that
+the code of today has made, or that a reviewed reason says it would make.
+Imports nbformat, papermill, yaml, the package's `fingerprint` and its neighbour `links`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import yaml
+from ibmd_lite.experiments.fingerprint import fingerprint
 from links import ROOT, TAG, notebooks
 
 SIZES = Path("book/_parameters")
@@ -50,6 +52,7 @@ def faults(path: Path, sizes: Path) -> list[str]:
         *_prose_faults(notebook),
         *(_exercise_faults(notebook) if path.parent.name in PARTS else ()),
         *_size_faults(path, sizes),
+        *_stale_faults(path, notebook),
     ]
 
 
@@ -181,6 +184,20 @@ def _size_faults(path: Path, sizes: Path) -> Iterator[str]:
                     f"does not know the {file.parent.name} parameter `{name}`; "
                     f"it has {', '.join(sorted(known)) or 'none'}"
                 )
+
+
+def _stale_faults(path: Path, notebook: nbformat.NotebookNode) -> Iterator[str]:
+    """A notebook whose code, or the package's code that it imports, is another than when its outputs were stored."""
+    stored = notebook.metadata.get("ibmd", {}).get("fingerprint", "")
+    now = fingerprint(path)
+    where = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
+    if stored.partition("-")[0] != now.partition("-")[0]:
+        yield f"is stale: its code is another than the one that was run; `make outputs NOTEBOOK={where}` runs it"
+    elif stored != now:
+        yield (
+            f"is stale: the package that it imports has changed; `make outputs NOTEBOOK={where}` runs it, or "
+            f'`make unchanged WHY="..." NOTEBOOK={where}` keeps what is stored where the change cannot alter it'
+        )
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """One run of a notebook: papermill in this process, and a folder with the executed notebook and ``result.json``.
 
 The folder is named by the state of the code and by the parameters, so that a result is found again as long as nothing
-it depends on has changed, and is never that of another run.  Imports papermill and its neighbours.
+it depends on has changed, and is never that of another run.  Imports papermill, nbclient and its neighbours.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from nbclient.exceptions import CellTimeoutError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -47,6 +48,7 @@ class Run:
         code: the ``fingerprint`` of the notebook that the parameters are for.
         commit: of the notebook's repository, if it is in one.
         folder: for the executed notebook, ``run.ipynb``, and the result, ``result.json``.
+        minutes: that its cells may take together; None lets them take for ever.
     """
 
     notebook: Path
@@ -56,6 +58,7 @@ class Run:
     code: str
     commit: str | None
     folder: Path
+    minutes: float | None = None
 
     @classmethod
     def within(
@@ -68,11 +71,12 @@ class Run:
         defaults: dict[str, Any],
         code: str,
         commit: str | None,
+        minutes: float | None = None,
     ) -> Run:
         """A run whose folder below ``out`` is named by the code and all parameters."""
         words = json.dumps([code, defaults | parameters], sort_keys=True)
         folder = out / hashlib.sha256(words.encode()).hexdigest()[:12]
-        return cls(notebook, parameters, case, defaults, code, commit, folder)
+        return cls(notebook, parameters, case, defaults, code, commit, folder, minutes)
 
 
 def found(run: Run) -> dict[str, Any] | None:
@@ -99,7 +103,8 @@ def execute(run: Run, attempt: int = 1) -> dict[str, Any]:
         attempt: told in the result; a scheduler that knows work by its arguments sees that a second one is new.
 
     Raises:
-        RunError: the notebook failed, its result is no JSON, or its code was changed meanwhile.
+        RunError: the notebook failed, took longer than it may, its result is no JSON, or its code was changed
+            meanwhile.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     with locked(run.folder / "lock"):
@@ -109,6 +114,8 @@ def execute(run: Run, attempt: int = 1) -> dict[str, Any]:
                 result = _executed(run) | {"attempt": attempt}
             except RunError:
                 raise
+            except CellTimeoutError as error:
+                raise RunError(f"ended after the {run.minutes:g} minutes that its sweep allows. {error}") from None
             except PapermillExecutionError as error:
                 raise RunError(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()) from None
             except Exception:  # a kernel that died, a full disk: whatever it is must survive the way back
@@ -141,6 +148,7 @@ def _executed(run: Run) -> dict[str, Any]:
             progress_bar=False,
             environment={**os.environ, **ENVIRONMENT, **visible},
             folder=str(run.notebook.parent),
+            minutes=run.minutes,
         )
         seconds = time.perf_counter() - clock
     if fingerprint(run.notebook) != run.code:
@@ -205,10 +213,25 @@ def _kernel_tells() -> str:
 
 
 class _Client(PapermillNotebookClient):
-    """Asks the kernel about itself before it ends, without leaving a cell."""
+    """Ends what takes too long, and asks the kernel about itself before it ends, without leaving a cell."""
+
+    def __init__(self, nb_man: Any, minutes: float | None, **options: Any) -> None:
+        super().__init__(nb_man, timeout_func=self._left, **options)
+        self._minutes, self._began = minutes, 0.0
+
+    def _left(self, cell: Any) -> float | None:
+        """Seconds for a cell."""
+        if self._minutes is None:
+            return None
+        return max(self._began + 60 * self._minutes - time.monotonic(), 0.001)  # nbclient takes 0 for no limit
 
     def papermill_execute_cells(self) -> None:
-        super().papermill_execute_cells()
+        self._began = time.monotonic()
+        try:
+            super().papermill_execute_cells()
+        except CellTimeoutError:
+            self.shutdown_kernel = "immediate"  # it would not hear a request
+            raise
         asked = {"told": f"{_kernel_tells.__name__}()"}
         message = self.kc.execute(inspect.getsource(_kernel_tells), silent=True, user_expressions=asked)
         content = self.wait_for_reply(message)["content"]
@@ -221,10 +244,17 @@ class _Engine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, environment: dict[str, str], folder: str, **_: object
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        *,
+        environment: dict[str, str],
+        folder: str,
+        minutes: float | None = None,
+        **_: object,
     ) -> Any:
         quiet = ["--log-level=CRITICAL"]  # what counts is in the notebook
-        client = _Client(nb_man, kernel_name=kernel_name, timeout=None, extra_arguments=quiet)
+        client = _Client(nb_man, minutes, kernel_name=kernel_name, extra_arguments=quiet)
         return client.execute(env=environment, cwd=folder)
 
 

@@ -1,7 +1,8 @@
 """One notebook, many parameters: what a sweep's YAML file says, checked before anything runs.
 
 The file names the notebook (looked for beside the file and in the folders above it), its fixed parameters, a grid or
-named cases, and the seeds.  ``book/_sweeps`` has examples; `python -m ibmd_lite.experiments run FILE` runs them.
+named cases, the seeds, and the minutes that a run may take.  ``book/_sweeps`` has examples;
+`python -m ibmd_lite.experiments run FILE` runs them.
 Imports yaml and its neighbours ``parameters`` and ``fingerprint``.
 """
 
@@ -22,15 +23,18 @@ from ibmd_lite.experiments.runs import Run, commit_of
 
 __all__ = ["Sweep"]
 
-KEYS = ("notebook", "parameters", "grid", "cases", "seeds")
+KEYS = ("notebook", "parameters", "grid", "cases", "seeds", "minutes")
 
 
 @dataclass(frozen=True)
 class Sweep:
     """A notebook and what varies: the grid's points, or the cases by name, times the seeds.
 
+    A run whose cells take longer than ``minutes`` together is ended, as one that hangs; None is no limit.
+
     Raises:
-        ValueError: a parameter that the notebook has not, an empty list, two runs with the same parameters.
+        ValueError: a parameter that the notebook has not, an empty list, two runs with the same parameters, minutes
+            that are no positive number.
         TypeError: a value of another type than the notebook's own.
     """
 
@@ -40,8 +44,12 @@ class Sweep:
     grid: Mapping[str, list[Any]] = field(default_factory=dict)
     named: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
     seeds: tuple[int, ...] = ()
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
+        limit = self.minutes
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
+            raise ValueError(f"{self.name}: minutes is {limit!r}; expected how long one run may take, such as 30")
         known = declared(self.notebook)
         defaults = {name: each.default for name, each in known.items()}
         seen: dict[str, dict[str, Any]] = {}
@@ -78,7 +86,8 @@ class Sweep:
         notebook = next((path for path in places if path.is_file()), None)
         if notebook is None:
             raise ValueError(f"{file.name}: there is no {text['notebook']} beside it or in a folder above it")
-        return cls(file.stem, notebook, parameters, grid, cases, tuple(seeds) if "seeds" in text else ())
+        seeds = tuple(seeds) if "seeds" in text else ()
+        return cls(file.stem, notebook, parameters, grid, cases, seeds, text.get("minutes"))
 
     @property
     def cases(self) -> list[dict[str, Any]]:
@@ -100,7 +109,14 @@ class Sweep:
         folder = out.resolve() / self.name
         return [
             Run.within(
-                folder, self.notebook, self.parameters_of(case), case=case, defaults=defaults, code=code, commit=commit
+                folder,
+                self.notebook,
+                self.parameters_of(case),
+                case=case,
+                defaults=defaults,
+                code=code,
+                commit=commit,
+                minutes=self.minutes,
             )
             for case in self.cases
         ]

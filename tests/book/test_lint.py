@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from links import ROOT, notebooks, setup_cell
 from lint import SIZES, faults
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from ibmd_lite.experiments import fingerprint as fingerprints
+from ibmd_lite.experiments.fingerprint import fingerprint
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -46,13 +50,16 @@ def good() -> NotebookNode:
 def found(
     notebook: NotebookNode, folder: Path, quick: str | None = "steps: 1\n", large: str | None = None
 ) -> list[str]:
-    nbformat.write(notebook, folder / "chapter.ipynb")
+    path = folder / "chapter.ipynb"
+    nbformat.write(notebook, path)
+    notebook.metadata.setdefault("ibmd", {"fingerprint": fingerprint(path)})
+    nbformat.write(notebook, path)
     sizes = folder / "sizes"
     for size, parameters in {"quick": quick, "large": large}.items():
         if parameters is not None:
             (sizes / size).mkdir(parents=True, exist_ok=True)
             (sizes / size / "chapter.yaml").write_text(parameters, "utf8")
-    return faults(folder / "chapter.ipynb", sizes)
+    return faults(path, sizes)
 
 
 def test_a_good_notebook_passes(tmp_path: Path) -> None:
@@ -159,3 +166,42 @@ def test_an_image_chapter_has_a_large_size_too(tmp_path: Path) -> None:
     assert fault in found(good(), folder)
     assert fault not in found(good(), folder, large="steps: 9\n")
     assert fault not in found(good(), tmp_path)
+
+
+# Freshness: continuous integration refuses what is stale.
+
+
+def test_a_changed_line_of_the_package_makes_its_chapters_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On real chapters: the one that imports the line is named with the two commands, another is left alone."""
+    package = tmp_path / "ibmd_lite"
+    shutil.copytree(fingerprints.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    monkeypatch.setattr(fingerprints, "PACKAGE", package)
+    chapter, other = ROOT / "book/teachers/student-to-tool.ipynb", ROOT / "book/bridges/three-curves.ipynb"
+    assert faults(chapter, ROOT / SIZES) == faults(other, ROOT / SIZES) == []
+    file = package / "export.py"
+    file.write_text(file.read_text("utf8").replace('"""', '"""In other words. ', 1), "utf8")
+    assert faults(chapter, ROOT / SIZES) == [], "words make nothing stale"
+    file.write_text(file.read_text("utf8") + "CHANGED = 1\n", "utf8")
+    (fault,) = faults(chapter, ROOT / SIZES)
+    assert fault.startswith("is stale: the package that it imports has changed")
+    assert "`make outputs NOTEBOOK=book/teachers/student-to-tool.ipynb`" in fault
+    assert '`make unchanged WHY="..." NOTEBOOK=book/teachers/student-to-tool.ipynb`' in fault
+    assert faults(other, ROOT / SIZES) == []
+
+
+def test_another_cell_makes_a_notebook_stale_and_only_a_run_mends_it(tmp_path: Path) -> None:
+    notebook = good()
+    assert found(notebook, tmp_path) == []
+    notebook.cells[3].source = "show(steps + 1)"
+    (fault,) = found(notebook, tmp_path)
+    assert "its code is another than the one that was run; `make outputs NOTEBOOK=chapter.ipynb` runs it" in fault
+    assert "make unchanged" not in fault
+
+
+def test_a_notebook_that_was_stored_by_hand_is_stale(tmp_path: Path) -> None:
+    notebook = good()
+    notebook.metadata["ibmd"] = {}
+    (fault,) = found(notebook, tmp_path)
+    assert "is stale" in fault

@@ -6,6 +6,9 @@ import gzip
 import hashlib
 import http.server
 import io
+import signal
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -29,6 +32,8 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.asked, self.breaks_off = folder, [], False  # type: ignore[var-annotated]
+        self.holds: threading.Event | None = None  # waited for in the middle of an answer
+        self.half_sent = threading.Event()
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -42,6 +47,11 @@ class Server:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
+                if server.holds is not None:
+                    self.wfile.write(data[: len(data) // 2])
+                    server.half_sent.set()
+                    server.holds.wait()
+                    return
                 self.wfile.write(data[: len(data) // 2] if server.breaks_off else data)
 
             def log_message(self, *arguments: object) -> None:
@@ -322,6 +332,38 @@ def test_a_failed_download_is_told(server: Server, cache: Path) -> None:
     with pytest.raises(OSError, match=r"could not be fetched"):
         cifar10("train", published=published)
     assert list((cache / "downloads").iterdir()) == []
+
+
+FETCH = """
+import hashlib, sys
+from ibmd_lite.data import cifar10
+from ibmd_lite.data.official import Published
+
+name = "cifar-10-binary.tar.gz"
+print(len(cifar10("test", published=Published(sys.argv[1], {name: "md5:" + sys.argv[2]}))))
+"""
+
+
+def test_a_download_that_was_killed_is_fetched_again(server: Server, cache: Path) -> None:
+    """Signal 9 in the middle of a real download: nothing under its name, and the next call has the whole file."""
+    archive, truth = cifar_archive()
+    server.publish("cifar-10-binary.tar.gz", archive)
+    digest = server.offers("cifar-10-binary.tar.gz").checksums["cifar-10-binary.tar.gz"].removeprefix("md5:")
+    words = [sys.executable, "-W", "ignore", "-c", FETCH, server.address, digest]
+    server.holds = threading.Event()
+    fetching = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert server.half_sent.wait(60)
+    assert fetching.poll() is None
+    fetching.kill()
+    assert fetching.wait() == -signal.SIGKILL
+    fetching.communicate()
+    server.holds.set()
+    server.holds = None
+    assert not (cache / "downloads" / "cifar-10-binary.tar.gz").exists()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"{len(truth['test'])}\n"), done.stderr
+    assert (cache / "downloads" / "cifar-10-binary.tar.gz").read_bytes() == archive
+    assert len(server.asked) == 2
 
 
 def test_a_download_is_kept_for_days_without_a_network(server: Server) -> None:

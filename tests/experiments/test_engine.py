@@ -17,6 +17,7 @@ from trials import logged
 from trials import sweep as write
 
 from ibmd_lite.experiments.engine import Processes, Progress, run_sweep
+from ibmd_lite.experiments.runs import RunError, execute
 from ibmd_lite.experiments.sweep import Sweep
 
 pytestmark = [pytest.mark.notebook, pytest.mark.filterwarnings("default")]
@@ -164,6 +165,41 @@ def test_ctrl_c_ends_a_sweep_and_keeps_what_is_finished(tmp_path: Path) -> None:
     assert running.returncode == 130
     assert "the same command goes on" in said
     assert len(list((tmp_path / "runs" / "trial").glob("*/result.json"))) == 1
+
+
+HANG = """
+import os, signal, subprocess, time
+if seed == 1:
+    child = subprocess.Popen(["sleep", "600"])
+    with open("ids", "a") as file:
+        print(os.getpid(), child.pid, file=file)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it does not even hear Ctrl-C
+    while True:
+        time.sleep(1)
+"""
+
+
+def test_a_notebook_that_hangs_is_ended_and_told_and_the_others_are_kept(tmp_path: Path, processes: Processes) -> None:
+    sweep = Sweep.read(write(tmp_path, HANG, seeds=[1, 0, 2], minutes=0.05))
+    with pytest.raises(
+        RuntimeError, match=r"(?s)1 of 3 runs failed, each 2 times:.*'seed': 1.*ended after the 0.05 min"
+    ):
+        run_sweep(sweep, tmp_path / "runs", processes)
+    assert logged(tmp_path) == {"1": 2, "0": 1, "2": 1}
+    assert len(list((tmp_path / "runs" / "trial").glob("*/result.json"))) == 2
+    hung = [int(word) for word in (tmp_path / "book" / "ids").read_text().split()]
+    assert len(hung) == 4
+    if Path("/proc/self/stat").exists():
+        until(lambda: not any(map(alive, hung)))
+
+
+def test_the_minutes_are_those_of_all_cells_together(tmp_path: Path) -> None:
+    (run,) = Sweep.read(write(tmp_path, *["import time; time.sleep(2)"] * 3, minutes=0.05)).runs(tmp_path / "runs")
+    with pytest.raises(RunError, match=r"ended after the 0.05 minutes that its sweep allows(?s:.*)time.sleep"):
+        execute(run)
+    assert not (run.folder / "result.json").exists()
+    (run,) = Sweep.read(write(tmp_path, "import time; time.sleep(2)", minutes=1)).runs(tmp_path / "runs")
+    assert execute(run)["metrics"] == {"value": 1}
 
 
 def test_no_process_is_too_few() -> None:
