@@ -11,7 +11,7 @@ import posixpath
 import textwrap
 from collections.abc import Mapping, Sequence, Set
 
-WIDTH, HEIGHT = 116, 58
+WIDTH, HEIGHT = 122, 58
 COLUMN, ROW, HEAD, MARGIN = 142, 70, 46, 18
 CHARACTERS = 17
 
