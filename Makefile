@@ -26,7 +26,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help book test env run pages quick outputs unchanged sweep results lint format links constraints \
+.PHONY: help book test env run pages pdf quick outputs unchanged sweep results lint format links constraints \
   external-links colab newest dist installed audit clean
 
 help: ## this list
@@ -69,6 +69,9 @@ pages: env ## build the book from the stored outputs
 	@$(BIN)/python book/_ext/links.py --check
 	@$(BIN)/jupyter-book build . --all -n -W --keep-going -q
 	@touch _build/complete
+
+pdf: env ## print every chapter of the built book (`make pages`) into _build/pdf; needs Chromium
+	@$(BIN)/python book/_ext/pdf.py
 
 quick: env ## run every notebook at quick size into _build/quick, changed or not
 	@OMP_NUM_THREADS=1 IBMD_EVERY_NOTEBOOK=1 $(BIN)/python -m pytest -n $(JOBS) -q -m notebook tests/book/test_runs.py

@@ -81,6 +81,15 @@ PACKAGES = (
         folder="onnxruntime",
         held=("ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs"),
     ),
+    # For the tests alone: `exclude_patterns` of `_config.yml` keeps this folder out of the pages.
+    Package(
+        name="axe-core",
+        version="4.14.1",
+        sha512="FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+        root="package",
+        patterns=("axe.min.js",),
+        folder="axe",
+    ),
 )
 
 

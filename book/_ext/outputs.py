@@ -2,8 +2,9 @@
 
 `make outputs` runs every notebook of the book in place, `make outputs NOTEBOOK=book/x/y.ipynb` one.
 A notebook that fails is left as it was. What the outputs depend on is stored with them, as a fingerprint
-of the code, so that the tests know which notebooks have changed since. Widgets, which need a kernel, are
-left out. Imports nbclient, nbformat, the package's `fingerprint` and its neighbour `links`.
+of the code, so that the tests know which notebooks have changed since, and the seconds that the run took,
+which the page shows under its title. Widgets, which need a kernel, are left out. Imports nbclient,
+nbformat, the package's `fingerprint` and its neighbour `links`.
 """
 
 from __future__ import annotations
@@ -55,9 +56,10 @@ def run(path: Path) -> None:
     )
     client.execute()
     strip(notebook)
-    notebook.metadata["ibmd"] = {"fingerprint": code}
+    spent = time.perf_counter() - start
+    notebook.metadata["ibmd"] = {"fingerprint": code, "seconds": round(spent)}
     nbformat.write(notebook, path)
-    print(f"\r{path.name}: stored, {time.perf_counter() - start:.0f} s")
+    print(f"\r{path.name}: stored, {spent:.0f} s")
 
 
 def main() -> None:

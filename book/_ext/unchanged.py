@@ -36,7 +36,7 @@ def accept(path: Path, why: str) -> None:
         *stored.get("reviewed", []),
         {"package": now.split("-")[1], "why": why},
     ]
-    notebook.metadata["ibmd"] = {"fingerprint": now, "reviewed": reviewed}
+    notebook.metadata["ibmd"] = {**stored, "fingerprint": now, "reviewed": reviewed}
     nbformat.write(notebook, path)
 
 

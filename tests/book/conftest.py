@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import chromium
 import pytest
 from filelock import FileLock
 from links import ROOT
@@ -62,24 +62,14 @@ def site(pages: Path) -> Iterator[str]:
         thread.join()
 
 
-def _chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-    return os.environ.get("IBMD_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium; without one the tests are skipped, or fail where one is required."""
-    executable = _chromium()
+    executable = chromium.path()
     if executable is None:
         reason = "browser tests need Chromium: `apt install chromium`, or set IBMD_CHROMIUM to its path"
         if os.environ.get("IBMD_REQUIRE_BROWSER") == "1" or os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, headless=True, args=flags)
+    with chromium.headless(executable) as browser:
         yield browser
-        browser.close()

@@ -1,0 +1,146 @@
+"""The pages for those who cannot see them, or have no pointer: axe-core finds no fault, and Tab reaches everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from access import MENDS, mended
+from links import ROOT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+
+AXE = ROOT / "book" / "_assets" / "vendor" / "axe" / "axe.min.js"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
+CHAPTERS = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+EVERYTHING = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+COLOURS = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
+REPRESENTATIVE = ["book/start/preface", "book/distillation/ibmd-in-forty-lines", "book/teachers/try-it"]
+
+
+@contextmanager
+def opened(browser: Browser, address: str, scheme: str = "light") -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto(address, wait_until="networkidle")
+    page.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise : null")
+    yield page
+    context.close()
+
+
+def violations(page: Page, asked: dict[str, Any] = EVERYTHING) -> list[str]:
+    """What axe-core finds wrong, a line for each rule and place."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text("utf8"))
+    options = {"runOnly": asked, "resultTypes": ["violations"]}
+    found: list[dict[str, Any]] = page.evaluate(
+        "options => axe.run(document, options).then(r => r.violations)", options
+    )
+    return [f"{rule['id']} at {node['target']}: {node['html'][:120]}" for rule in found for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize("chapter", [*CHAPTERS, "search"])
+def test_axe_finds_nothing(browser: Browser, site: str, chapter: str) -> None:
+    """In light; and in dark, on the same page, what depends on colours."""
+    with opened(browser, f"{site}/{chapter}.html") as page:
+        assert violations(page) == []
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        assert violations(page, COLOURS) == []
+
+
+def test_axe_sees_what_is_wrong(browser: Browser, site: str) -> None:
+    with opened(browser, f"{site}/book/start/notation.html") as page:
+        page.evaluate("""() => {
+            const article = document.querySelector("article");
+            article.insertAdjacentHTML("beforeend", "<p style='color: #999; background: #fff'>pale</p>");
+            article.insertAdjacentHTML("beforeend", "<img src='x.png'><button></button>");
+            document.body.insertAdjacentHTML("beforeend", "<p>outside</p>");
+        }""")
+        found = "\n".join(violations(page))
+    for rule in ("color-contrast", "image-alt", "button-name", "region"):
+        assert rule in found
+
+
+@pytest.mark.parametrize("number", range(len(MENDS)), ids=lambda number: MENDS[number][0][:30])
+def test_each_mend_is_still_needed(browser: Browser, pages: Path, site: str, number: int) -> None:
+    """As the theme wrote it, axe-core complains: put one thing back, and see."""
+    undone = {
+        0: ("<summary>", '<summary aria-label="Toggle hidden content">'),
+        1: (
+            'search-button__button pst-js-only" title="Search"',
+            'search-button__button pst-js-only" aria-label="Search"',
+        ),
+        2: (' aria-hidden="true" class="tb-none"', ""),
+        3: (' role="region" aria-label="Book"', ""),
+    }[number]
+    text = (pages / "book/distillation/ibmd-in-forty-lines.html").read_text("utf8")
+    if number == 2:
+        text = text.replace('data-mode="light" aria-hidden="true"', 'data-mode="light" title="Light"')
+    assert number == 2 or undone[0] in text
+    broken = pages / "book/distillation/unmended.html"
+    broken.write_text(text.replace(*undone), "utf8")
+    try:
+        with opened(browser, f"{site}/book/distillation/unmended.html") as page:
+            assert violations(page) != []
+        assert mended(broken.read_text("utf8")) == text
+    finally:
+        broken.unlink()
+
+
+@pytest.mark.parametrize("chapter", REPRESENTATIVE)
+def test_tab_reaches_everything_and_shows_where_it_is(browser: Browser, site: str, chapter: str) -> None:
+    """Search, contents, folded cells and solutions, players, links: each in turn, looking otherwise than at rest."""
+    with opened(browser, f"{site}/{chapter}.html") as page:
+        page.evaluate("document.querySelectorAll('.admonition.dropdown .toggle-button').forEach(b => b.click())")
+        page.evaluate("""() => {
+            const kinds = "a[href], button, input, select, textarea, summary, canvas[tabindex]";
+            const seen = (e) => e.checkVisibility({ visibilityProperty: true }) && !e.disabled && e.tabIndex >= 0;
+            window.wanted = new Set([...document.querySelectorAll(kinds)].filter(seen));
+            window.bare = [];
+            window.visited = 0;
+            const look = (element) => {
+                const style = getComputedStyle(element);
+                const frame = style.outlineStyle !== "none" && style.outlineWidth;
+                return [frame, style.boxShadow, style.borderColor, style.backgroundColor].join();
+            };
+            const resting = new Map([...window.wanted].map((e) => [e, look(e)]));
+            document.addEventListener("focusin", ({ target }) => {
+                window.visited++;
+                if (window.wanted.delete(target) && look(target) === resting.get(target))
+                    window.bare.push(target.outerHTML.slice(0, 120));
+            });
+        }""")
+        many = page.evaluate("window.wanted.size")
+        assert many > 50
+        page.keyboard.press("Tab")
+        assert "Skip to main content" in page.evaluate("document.activeElement.textContent")
+        for _ in range(many + 40):
+            page.keyboard.press("Tab")
+        left = page.evaluate("[...window.wanted].map(e => e.outerHTML.slice(0, 120))")
+        assert left == []
+        assert page.evaluate("window.bare") == []
+
+
+def test_the_skip_link_leads_past_the_bars(browser: Browser, site: str) -> None:
+    with opened(browser, f"{site}/book/images/one-step.html") as page:
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_a_solution_opens_without_a_pointer(browser: Browser, site: str) -> None:
+    with opened(browser, f"{site}/book/bridges/three-curves.html") as page:
+        solution = page.locator(".solution.dropdown").first
+        assert "toggle-hidden" in (solution.get_attribute("class") or "")
+        solution.locator(".toggle-button").focus()
+        page.keyboard.press("Enter")
+        assert "toggle-hidden" not in (solution.get_attribute("class") or "")
