@@ -25,6 +25,7 @@ from ibmd_lite.matching import Weight, matching_loss, weighted_mean
 from ibmd_lite.model import BridgeModel, Source
 from ibmd_lite.student import Student
 from ibmd_lite.training.learner import Learner, Settings, frozen
+from ibmd_lite.training.sharding import shard
 from ibmd_lite.training.streams import take
 
 __all__ = [
@@ -176,7 +177,8 @@ class Distillation:
 
     Parameters
     ----------
-    teacher : a trained BridgeModel, or {task: BridgeModel}; it is frozen, put in evaluation mode, never changed
+    teacher : a trained BridgeModel, or {task: BridgeModel}; it is frozen, put in evaluation mode, never changed; with
+        ``shard`` it is left in shares (``training.whole`` gives a whole one)
     student : trained in place; ``run.student`` is its running average
     fake : trained in place; by default a copy of the teacher, and needed when there are several teachers
         (then its network must take ``task``: a fake that does not see the task pushes the tasks apart)
@@ -252,7 +254,11 @@ class Distillation:
         self.student_learner = Learner(student, self.settings.generator, device)
         self.fake_learner = Learner(fake.requires_grad_(True).eval(), self.settings.fake, self.student_learner.device)
         for model in self.teachers.values():
-            model.requires_grad_(False).eval().to(self.student_learner.device)
+            model.requires_grad_(False).eval()
+            if self.settings.generator.shard:
+                shard(model, self.device)
+            else:
+                model.to(self.device)
             if self.settings.generator.compile:
                 model.compile()
         self.fakes = {task: fake.on(model) for task, model in self.teachers.items()}

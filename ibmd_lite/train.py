@@ -2,8 +2,9 @@
 
 Trains the task's teacher and distils its students, by the functions that the chapters call.  In many processes, one a
 GPU: `torchrun --nproc_per_node 4 -m ibmd_lite.train TASK`, or `accelerate launch -m ibmd_lite.train TASK`; they share
-each batch, so that the training is the same one.  What is finished is kept in the folder: the same command goes on,
-also with another number of processes.  Imports the experiments.
+each batch, so that the training is the same one; with ``--shard`` the networks too, each process keeping a share of
+every weight.  What is finished is kept in the folder: the same command goes on, also with another number of processes,
+with or without shares.  Imports the experiments.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ibmd_lite.distillation import DistillationSettings
 from ibmd_lite.experiments.restoration import VARIABLE, Experiment
 from ibmd_lite.experiments.tasks import SIZES, TASKS, Size
-from ibmd_lite.training import process, share
+from ibmd_lite.training import Settings, process, share, whole
 
 __all__ = ["main", "options", "size_of"]
 
@@ -44,24 +47,41 @@ def size_of(arguments: argparse.Namespace) -> Size:
     return replace(SIZES[arguments.size], **{name: value for name, value in given.items() if value is not None})
 
 
+class InShares(Experiment):
+    """The same trainings, of networks of which each process keeps a share."""
+
+    @property
+    def settings(self) -> Settings:
+        """As of every experiment, in shares."""
+        return replace(super().settings, shard=True)
+
+    def student_settings(self, *given: Any, **named: Any) -> DistillationSettings:
+        """As of every experiment, both networks, and so the teacher, in shares."""
+        both = super().student_settings(*given, **named)
+        return replace(both, generator=replace(both.generator, shard=True), fake=replace(both.fake, shard=True))
+
+
 def main(words: list[str] | None = None) -> None:
     """Train, distil, and save the networks."""
-    arguments = options(__doc__).parse_args(words)
+    parser = options(__doc__)
+    parser.add_argument("--shard", action="store_true", help="of many processes each keeps a share of the networks")
+    arguments = parser.parse_args(words)
     torch.set_num_threads(arguments.threads)
     os.environ.setdefault(VARIABLE, "runs")
     size = size_of(arguments)
     try:
         for batch in (size.teacher_batch, size.student_batch):
             share(batch)
-        experiment = Experiment(
+        kind = InShares if arguments.shard else Experiment
+        experiment = kind(
             arguments.task, size, folder=arguments.folder, precision=arguments.precision, seed=arguments.seed
         )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     teacher, _ = experiment.teacher()
-    networks = {"teacher": teacher} | {
-        f"student-{steps}": experiment.student(teacher, steps)[0] for steps in experiment.task.steps
-    }
+    networks: dict[str, Any] = {"teacher": whole(teacher)}
+    for steps in experiment.task.steps:  # a distillation leaves its teacher in shares
+        networks[f"student-{steps}"] = whole(experiment.student(whole(teacher), steps)[0])
     number, count = process()
     if number == 0:
         for name, network in networks.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from together import started
 from torch import Tensor, nn
 
 from ibmd_lite.training import Learner, Settings, Shuffled, peak_memory
@@ -76,20 +77,11 @@ torch.distributed.destroy_process_group()
 """
 
 
-def started(folder: Path, count: int, *stage: object) -> None:
-    """The script in so many processes, as a user starts them."""
-    (folder / "train.py").write_text(PROCESS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--standalone"]
-    words = [str(folder / "train.py"), str(folder), *map(str, stage)]
-    done = subprocess.run([*command, *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What two processes end with."""
     folder = tmp_path_factory.mktemp("processes")
-    started(folder, 2)
+    started(PROCESS, folder, 2)
     assert {path.name for path in folder.glob("run.pt*")} == {"run.pt", "run.pt.1"}
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in (0, 1)]
 
@@ -132,7 +124,7 @@ def test_processes_cut_between_their_saves_go_on_from_the_update_that_both_have(
 def test_a_run_goes_on_with_more_processes_and_with_fewer(tmp_path: Path) -> None:
     reached, drawn = 0, []
     for count, total in ((2, 2), (4, 4), (1, 6), (2, 8)):  # the last time there are files of two processes, but old
-        started(tmp_path, count, total)
+        started(PROCESS, tmp_path, count, total)
         ends = [torch.load(tmp_path / f"moved-{count}-{number}.pt", weights_only=True) for number in range(count)]
         for end in ends:
             update, batch, noise = end["seen"]

@@ -18,10 +18,12 @@ from ibmd_lite.networks import UNet
 SMALL = ["jpeg-5", "--size", "quick", "--teacher-updates", "4", "--student-updates", "2"]
 
 
-def test_what_two_processes_began_one_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", ["whole", "in shares"])
+def test_what_two_processes_began_one_ends(tmp_path: Path, kept: str) -> None:
     words = [*SMALL, "--folder", str(tmp_path)]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    done = subprocess.run([*command, "-m", "ibmd_lite.train", *words], capture_output=True, text=True)
+    shard = ["--shard"] if kept == "in shares" else []
+    done = subprocess.run([*command, "-m", "ibmd_lite.train", *words, *shard], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     told = [line for line in done.stdout.splitlines() if line.startswith(("teacher 4/4", "networks: "))]
     assert len(told) == 2, "one of them speaks"

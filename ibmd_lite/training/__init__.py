@@ -6,6 +6,7 @@ from ibmd_lite.training.loop import checkpointed, progress
 from ibmd_lite.training.memory import peak_memory
 from ibmd_lite.training.processes import process, share
 from ibmd_lite.training.recomputing import recompute
+from ibmd_lite.training.sharding import whole
 from ibmd_lite.training.streams import Draws, Shuffled
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "save_checkpoint",
     "save_weights",
     "share",
+    "whole",
 ]

@@ -17,6 +17,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ibmd_lite.training.sharding import in_shares
+
 __all__ = [
     "check_state",
     "load_checkpoint",
@@ -68,8 +70,14 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
 
 
 def save_weights(path: str | os.PathLike, module: nn.Module, about: Mapping[str, object] | None = None) -> None:
-    """Write a module's weights as safetensors, with a JSON-able description of what they are."""
+    """Write a module's weights as safetensors, with a JSON-able description of what they are.
+
+    Raises ValueError for weights in shares of several processes.
+    """
     from safetensors.torch import save_model
+
+    if in_shares(module):
+        raise ValueError("the weights are in shares of several processes: in all of them, save training.whole(module)")
 
     with writing(path) as temporary:
         save_model(module, str(temporary), metadata={"about": json.dumps(dict(about or {}))})

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ibmd_lite.training.files import check_state
 from ibmd_lite.training.memory import what_to_lower
 from ibmd_lite.training.processes import apart, average_over_processes, process, same_weights
+from ibmd_lite.training.sharding import gathered, in_shares, reduces, scattered, scattered_moments, shard
 
 __all__ = ["Diverged", "Learner", "Settings", "best_device", "frozen"]
 
@@ -46,6 +47,8 @@ class Settings:
     fallen to zero along a cosine (None: constant); in distillation both networks count generator updates.
     compile: with torch.compile; the generator's setting compiles the teacher too.
     accumulate: batches whose gradients are averaged for one update, where one large batch does not fit.
+    shard: each of several processes keeps its share alone of weights, average and optimiser (``training.sharding``),
+    for networks too large for one GPU; the generator's setting shards the teacher too.  Alone, nothing changes.
     """
 
     learning_rate: float = 2e-4
@@ -57,6 +60,7 @@ class Settings:
     seed: int = 0
     decay: int | None = None
     accumulate: int = 1
+    shard: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 1:
@@ -101,13 +105,19 @@ class Learner(Generic[Module]):
     def __init__(self, module: Module, settings: Settings, device: torch.device | str | None = None) -> None:
         self.settings = settings
         self.device = best_device() if device is None else torch.device(device)
-        self.module = module.to(self.device)
+        if in_shares(module):
+            raise ValueError("the module is in shares already: in all processes, give training.whole(module)")
+        self.module = module if settings.shard else module.to(self.device)
         same_weights(self.module)
         self.average = None
         if settings.average is not None:
             self.average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(settings.average)).requires_grad_(
                 False
             )
+        if settings.shard:  # after the copy
+            shard(self.module, self.device)
+            if self.average is not None:
+                shard(self.average.module, self.device)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("the module has no parameter to train: call module.requires_grad_(True)")
@@ -153,7 +163,7 @@ class Learner(Generic[Module]):
         self.optimiser.zero_grad(set_to_none=True)
         value = self._descend(loss_of)
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
+        norm = gathered(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf))
         if not math.isfinite(value) or not (self.scaler.is_enabled() or bool(norm.isfinite())):
             raise Diverged(
                 f"the loss became {value} or its gradient not finite at update {update}; the weights are those of "
@@ -170,20 +180,22 @@ class Learner(Generic[Module]):
     def _descend(self, loss_of: Callable[[], Tensor]) -> float:
         """Leave the mean gradient of all batches in the parameters; the mean loss."""
         batches, values = self.settings.accumulate, []
-        for _ in range(batches):
+        for number in range(1, batches + 1):
+            reduces(self.module, number == batches)
             with self.autocast():
                 loss = loss_of()
             values.append(loss.detach())
             self.scaler.scale(loss / batches).backward()
         mean = torch.stack(values).mean()
-        average_over_processes([mean, *(p.grad for p in self.parameters if p.grad is not None)])
+        gradients = [] if in_shares(self.module) else [p.grad for p in self.parameters if p.grad is not None]
+        average_over_processes([mean, *gradients])
         return mean.item()
 
     def state_dict(self) -> dict:
         return {
-            "module": self.module.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "module": gathered(self.module.state_dict()),
+            "average": None if self.average is None else gathered(self.average.state_dict()),
+            "optimiser": gathered(self.optimiser.state_dict()),
             "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
             "process": process(),
@@ -193,10 +205,10 @@ class Learner(Generic[Module]):
         check_state(self.module, state["module"])
         if (self.average is None) != (state["average"] is None):
             raise ValueError("the checkpoint and these settings disagree on averaging: give both the same `average`")
-        self.module.load_state_dict(state["module"])
+        self.module.load_state_dict(scattered(state["module"], self.module))
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+            self.average.load_state_dict(scattered(state["average"], self.average))
+        self.optimiser.load_state_dict(scattered_moments(state["optimiser"], self.parameters))
         for group in self.optimiser.param_groups:  # a run may go on with a lower learning rate
             group.update(lr=self.settings.learning_rate, betas=self.settings.betas)
         self.scaler.load_state_dict(state["scaler"])

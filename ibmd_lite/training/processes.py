@@ -62,11 +62,14 @@ def least_over_processes(number: int) -> int:
 
 
 def same_weights(module: nn.Module) -> None:
-    """Give every process the weights of the first."""
+    """Give every process the weights of the first, wherever they lie."""
     if process()[1] > 1:
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # where processes talk
         with torch.no_grad():
             for tensor in [*module.parameters(), *module.buffers()]:
-                torch.distributed.broadcast(tensor, 0)
+                message = tensor.to(device)
+                torch.distributed.broadcast(message, 0)
+                tensor.copy_(message)
 
 
 def share(batch: int) -> int:
