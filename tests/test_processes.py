@@ -54,7 +54,7 @@ module = torch.nn.Linear(4, 1)
 pairs = torch.linspace(-1, 1, 32).reshape(8, 4).sin()
 learner = Learner(module, Settings(0.05, average=0.5), "cpu")
 start = {name: value.clone() for name, value in module.state_dict().items()}
-stream, values = Shuffled(pairs, batch=4, seed=3), []
+stream, values = Shuffled(pairs, batch=share(8), seed=3), []
 for n in range(1, 5):
     values.append(learner.step(lambda: module(next(stream)).square().mean(), n))
 noise = learner.randn((3,))
@@ -77,13 +77,13 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What two processes end with."""
-    folder = tmp_path_factory.mktemp("processes")
-    started(PROCESS, folder, 2)
-    assert {path.name for path in folder.glob("run.pt*")} == {"run.pt", "run.pt.1"}
-    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in (0, 1)]
+@pytest.fixture(scope="module", params=[2, 4])
+def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What so many processes end with."""
+    folder, count = tmp_path_factory.mktemp("processes"), request.param
+    started(PROCESS, folder, count)
+    assert {path.name for path in folder.glob("run.pt*")} == {"run.pt", *(f"run.pt.{n}" for n in range(1, count))}
+    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(count)]
 
 
 def trained(start: dict[str, Tensor], accumulate: int) -> tuple[nn.Module, list[float]]:
@@ -94,30 +94,32 @@ def trained(start: dict[str, Tensor], accumulate: int) -> tuple[nn.Module, list[
     return module, [learner.step(lambda: module(next(stream)).square().mean(), n) for n in range(1, 5)]
 
 
-def test_two_processes_train_as_one_with_the_batch_of_both(both: list[dict]) -> None:
-    alone, values = trained(both[0]["start"], 1)
+def test_processes_train_as_one_with_the_batch_of_all(ends: list[dict]) -> None:
+    alone, values = trained(ends[0]["start"], 1)
     assert values[0] > 1.5 * values[-1], "so that something was learned"
-    for one in both:
+    for one in ends:
         assert one["values"] == pytest.approx(values, rel=1e-5)
         for name, value in alone.state_dict().items():
             torch.testing.assert_close(one["end"][name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_processes_hold_the_same_weights_to_the_bit_and_draw_their_own_noise(both: list[dict]) -> None:
+def test_processes_hold_the_same_weights_to_the_bit_and_draw_their_own_noise(ends: list[dict]) -> None:
+    first, *others = ends
     for part in ("start", "end", "student", "whole"):
-        assert all(torch.equal(value, both[1][part][name]) for name, value in both[0][part].items())
-    assert not torch.equal(both[0]["noise"], both[1]["noise"])
-    assert not torch.equal(both[0]["first"], both[1]["first"])
+        for other in others:
+            assert all(torch.equal(value, other[part][name]) for name, value in first[part].items())
+    for part in ("noise", "first"):
+        assert len({one[part].flatten()[0].item() for one in ends}) == len(ends)
 
 
-def test_a_batch_is_shared_alike_or_not_at_all(both: list[dict]) -> None:
-    for one in both:
-        assert one["parts"][0] == 4
-        assert "2 processes cannot share a batch of 7" in one["parts"][1]
+def test_a_batch_is_shared_alike_or_not_at_all(ends: list[dict]) -> None:
+    for one in ends:
+        assert one["parts"][0] == 8 // len(ends)
+        assert f"{len(ends)} processes cannot share a batch of 7" in one["parts"][1]
 
 
-def test_processes_cut_between_their_saves_go_on_from_the_update_that_both_have(both: list[dict]) -> None:
-    for one in both:
+def test_processes_cut_between_their_saves_go_on_from_the_update_that_all_have(ends: list[dict]) -> None:
+    for one in ends:
         assert all(torch.equal(value, one["resumed"][name]) for name, value in one["whole"].items())
 
 

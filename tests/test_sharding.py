@@ -153,8 +153,9 @@ def test_a_distillation_in_shares_is_the_same_one(ends: tuple[Path, list[dict]])
         assert all(torch.equal(value, kept[1][name]) for name, value in kept[0].items()), "one network"
 
 
-def test_each_process_holds_its_share_alone(ends: tuple[Path, list[dict]]) -> None:
-    whole, shares = ([end["held"][place] for end in ends[1]] for place in (0, 1))
+@pytest.mark.parametrize("run", [1, 2])  # of a teacher in shares, and of a whole one
+def test_each_process_holds_its_share_alone(ends: tuple[Path, list[dict]], run: int) -> None:
+    whole, shares = ([end["held"][place] for end in ends[1]] for place in (0, run))
     count = len(shares)
     for what, elements in whole[0].items():
         assert sum(one[what] for one in shares) == elements, "of every weight the shares are the whole"

@@ -49,7 +49,7 @@ def shard(module: nn.Module, device: torch.device) -> None:
     Raises ImportError where torch has no ``fully_shard``.
     """
     _, count = process()
-    if count == 1:
+    if count == 1 or next(module.parameters(), None) is None:
         module.to(device)
         return
     if in_shares(module):
@@ -91,9 +91,9 @@ def whole(module: Module) -> Module:
 
 def reduces(module: nn.Module, now: bool) -> None:
     """Whether the next gradient is averaged and shared out, or kept whole and added to, for a later one."""
-    for part in module.modules():
-        if isinstance(part, InShares):
-            part.set_requires_gradient_sync(now)  # type: ignore[attr-defined]
+    shared: list[Any] = [part for part in module.modules() if isinstance(part, InShares)]
+    for network in shared:
+        network.set_requires_gradient_sync(now)
 
 
 def gathered(state: Any) -> Any:
