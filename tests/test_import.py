@@ -16,7 +16,7 @@ print(json.dumps([name for name in new if name.partition(".")[0] not in sys.stdl
 """
 HEAVY = (
     *("matplotlib", "PIL", "sklearn", "skimage", "scipy", "ot", "diffusers", "onnx", "onnxruntime", "accelerate"),
-    *("papermill", "nbformat", "pandas", "distributed", "pooch", "torchmetrics", "tqdm", "IPython", "ipywidgets"),
+    *("papermill", "nbformat", "pandas", "distributed", "pooch", "torchmetrics", "IPython", "ipywidgets"),
 )
 METHOD = {"bridges", "model", "matching", "sampling", "student", "distillation"}
 UNDER = {"bridges.bridge", "bridges.linear", "bridges.tables", "predictions"}
