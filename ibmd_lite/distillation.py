@@ -135,6 +135,9 @@ class DistillationSettings:
     loss: the generator's; ``baselines`` has others of the same signature.
     reuse: how many fake updates in a row learn from one batch of generated x0, at times and noise of their own; the
     generator then runs L/reuse times instead of L.
+
+    Raises ValueError for counts of updates that are no whole numbers in range, and TypeError for a weight or a loss
+    that cannot be called.
     """
 
     generator: Settings = field(default_factory=lambda: Settings(1e-4, betas=(0.0, 0.999), average=0.99))
@@ -183,6 +186,9 @@ class Distillation:
     fake : trained in place; by default a copy of the teacher, and needed when there are several teachers
         (then its network must take ``task``: a fake that does not see the task pushes the tasks apart)
     settings : learning rates, L, weight, rollout
+
+    Raises TypeError for what is no Student, BridgeModel or DistillationSettings, and ValueError for models that share a
+    network or do not fit: in bridge, prediction type, the time they end at, or what they are shown.
     """
 
     def __init__(
@@ -276,10 +282,14 @@ class Distillation:
 
     @property
     def device(self) -> torch.device:
+        """Where the student is trained."""
         return self.student_learner.device
 
     def updates(self, sources: Iterable[Source | Tensor], total: int) -> Iterator[DistillationRecord]:
-        """Distil until ``total`` generator updates are made in all; ``sources`` yields batches of xT."""
+        """Distil until ``total`` generator updates are made in all; ``sources`` yields batches of xT.
+
+        Raises ValueError for a total below 1.
+        """
         if total < 1:
             raise ValueError(f"at least one update is needed, got {total}")
         return self._updates(iter(sources), total)
@@ -352,6 +362,7 @@ class Distillation:
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """Go on from ``state``.  Raises ValueError where it is of another run: other models, settings or tasks."""
         if state["about"] != self._about:
             raise ValueError(
                 f"the checkpoint is of another run: {state['about']}, here {self._about}; give another path"

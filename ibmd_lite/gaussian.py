@@ -48,6 +48,8 @@ class GaussianCoupling:
 
     Floats stand for one dimension, tensors for d: A, tau, S of shape (d, d), m and mu of shape (d,).
     Everything is float64.  S must be symmetric and positive definite; tau may be singular, or zero.
+
+    Raises ValueError for shapes that do not fit together and for an S that is no covariance.
     """
 
     A: Matrix

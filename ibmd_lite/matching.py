@@ -73,6 +73,8 @@ class TeacherTraining:
     settings : learning rate, averaging, precision (``training.Settings``)
     weight : lambda(t); by default 1/out^2, which makes it the loss of the network's own output
     draw_times : (n, generator) -> times; by default ``bridge.draw_times``
+
+    Raises TypeError for what is no BridgeModel.
     """
 
     def __init__(
@@ -99,7 +101,10 @@ class TeacherTraining:
         return self.learner.averaged
 
     def updates(self, pairs: Iterable[tuple[Tensor, Source | Tensor]], total: int) -> Iterator[TeacherRecord]:
-        """Train until ``total`` updates are made in all; ``pairs`` yields (x0, xT) or (x0, Source)."""
+        """Train until ``total`` updates are made in all; ``pairs`` yields (x0, xT) or (x0, Source).
+
+        Raises ValueError for a total below 1.
+        """
         if total < 1:
             raise ValueError(f"at least one update is needed, got {total}")
         return self._updates(iter(pairs), total)
@@ -135,6 +140,7 @@ class TeacherTraining:
         return {"update": self.update, "about": json.dumps(self.model.about), "learner": self.learner.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
+        """Go on from ``state``.  Raises ValueError where it is of another bridge or prediction type."""
         if state["about"] != json.dumps(self.model.about):
             raise ValueError(
                 f"the checkpoint is of another model: {state['about']}, here {self.model.about}; give another path"

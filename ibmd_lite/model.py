@@ -68,7 +68,11 @@ class Source:
 
     @staticmethod
     def of(source: Source | Tensor) -> Source:
-        """Take a tensor or a Source, and refuse what must not reach a network."""
+        """Take a tensor or a Source, and refuse what must not reach a network.
+
+        Raises TypeError for what is no tensor, and ValueError for an xT that is empty, not floating-point or not
+        finite, and for a mask of another shape or of other values than 0 to 1.
+        """
         source = source if isinstance(source, Source) else Source(source)
         if not isinstance(source.xT, Tensor):
             raise TypeError(f"a source must be a tensor xT or a Source, got {type(source.xT).__name__}")
@@ -95,6 +99,7 @@ class Source:
         return source
 
     def to(self, device: torch.device | str) -> Source:
+        """The same source on a device."""
         moved = {name: getattr(self, name) for name in ("xT", "mask", "label")}
         return replace(self, **{name: x.to(device) for name, x in moved.items() if x is not None})
 
@@ -123,6 +128,8 @@ class BridgeModel(nn.Module):
     conditional : whether the network sees xT beside xt
     prediction : X0(), I2SBNoise(), BBDM(), DDBM(), Output("x0 - xt"), Retimed(X0(), "t/T"), or any object with
         ``scalings(bridge, t)``
+
+    Raises TypeError for a bridge or a prediction type that is none.
     """
 
     def __init__(
@@ -149,7 +156,10 @@ class BridgeModel(nn.Module):
         label: Tensor | None = None,
         task: Tensor | None = None,
     ) -> Float[Tensor, "batch channels *dims"]:
-        """x0_hat (eq:prediction).  z is a generator's noise; it joins xt on the channels."""
+        """x0_hat (eq:prediction).  z is a generator's noise; it joins xt on the channels.
+
+        Raises ValueError for a network whose output has another shape than xt.
+        """
         self._check(xt, t, xT)
         skip, out, scale, time = self.prediction.scalings(self.bridge, t)
         inputs = like(scale, xt) * xt
@@ -184,7 +194,7 @@ class BridgeModel(nn.Module):
         self.network.compile(*args, **kwargs)
 
     def check_dtype(self, x: Tensor) -> None:
-        """Refuse images of a dtype that neither the weights have nor autocast serves."""
+        """Refuse (TypeError) images of a dtype that neither the weights have nor autocast serves."""
         own = next((p.dtype for p in self.network.parameters()), x.dtype)
         if x.dtype != own and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(

@@ -69,6 +69,7 @@ class I2SBNoise:
     """
 
     def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        """As of every prediction type; raises ValueError for a bridge without a prior q(xt|x0)."""
         prior = bridge.prior(t)
         if prior is None:
             raise ValueError(f"{bridge} has no prior q(xt|x0), which I2SBNoise divides by; use X0() or BBDM()")
@@ -154,7 +155,10 @@ TIMES: Mapping[str, Callable[[Bridge, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Output:
-    """A prediction type named by its formula, a key of ``OUTPUTS``; the network is told the time 1000 t/T."""
+    """A prediction type named by its formula, a key of ``OUTPUTS``; the network is told the time 1000 t/T.
+
+    Raises ValueError for a formula that is no key.
+    """
 
     predicts: str
 
@@ -169,7 +173,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Retimed:
-    """Another prediction type, whose network is told its time by another rule, a key of ``TIMES``."""
+    """Another prediction type, whose network is told its time by another rule, a key of ``TIMES``.
+
+    Raises ValueError for a rule that is no key.
+    """
 
     prediction: Prediction
     time: str

@@ -44,7 +44,7 @@ def early_times(bridge: Bridge) -> Callable[[int, torch.Generator], Tensor]:
 
 
 def near_zero(t: Tensor) -> Tensor:
-    """lambda(t) = 1/(t^2 + 0.003), for T = 1: the shape of the KL weight 1/(2 t^2), kept finite at 0."""
+    """lambda(t) = 1/(t^2 + 0.003), for T = 1: the shape of the KL weight 1/(2 t^2), kept finite at 0; (batch,)."""
     return 1 / (t.square() + 0.003)
 
 

@@ -77,6 +77,8 @@ class Markov(Step):
     """xs ~ q(xs | xt, x0_hat) (eq:posterior), the bridge's own SDE.  noise < 1 scales the noise only.
 
     noise = 0 is I2SB's OT-ODE and BBDM's eta = 0.  Right for conditional and unconditional models.
+
+    Raises ValueError for noise outside [0, 1].
     """
 
     noise: float = 1.0
@@ -98,6 +100,8 @@ class DBIM(Step):
     For eta < 1 the step uses xT; with an unconditional model this is an approximation.  order 2 or 3, for eta = 0,
     puts a mean of this and the one or two predictions before in place of x0_hat (eq:multistep), at no further
     network call.  The first step after the draw and the last step are of order 1.
+
+    Raises ValueError for eta outside [0, 1], and for an order that is not 1, 2 or 3 or not of eta = 0.
     """
 
     eta: float = 0.0
@@ -112,6 +116,7 @@ class DBIM(Step):
             raise ValueError(f"order {self.order} is for the deterministic step, eta=0.0; got eta={self.eta}")
 
     def check(self, model: BridgeModel) -> None:
+        """Raise ValueError for a model whose bridge has c = 0, where there is no log(b/c) to integrate over."""
         if self.order > 1 and model.bridge.coefficients(model.bridge.grid(2)[1])[2] == 0:
             raise ValueError(f"order {self.order} integrates over log(b/c), and {model.bridge} has c = 0; use Heun()")
 
@@ -155,6 +160,7 @@ class Heun(Step):
     """
 
     def check(self, model: BridgeModel) -> None:
+        """Raise ValueError for an unconditional model, whose flow needs a score that it does not tell."""
         bridge, point = model.bridge, torch.zeros(1, 1, dtype=torch.float64)
         half = torch.tensor([bridge.T / 2], dtype=torch.float64)
         bridge.velocity(point, point, point, half)  # refuses families without an ODE
@@ -197,6 +203,8 @@ class Hybrid(Step):
     Three calls per interval, two in the last.  For conditional models; meant for ``karras_grid``.  The SDE is not
     singular at T, so a grid may start there.  The spread of x0 given xT is right in the limit, which is slow: with
     40 steps (119 calls) it is 3.4 % too large.
+
+    Raises ValueError for a churn outside [0, 1).
     """
 
     churn: float = 0.33
@@ -221,6 +229,9 @@ def karras_grid(
     """DDBM's grid: ``steps`` times from ``first`` to ``last``, even in t^(1/rho), then 0 (eq:karras).
 
     first: T by default; last, the latest time before 0: 1e-4 T.  rho > 1 puts most times near 0.
+
+    Raises ValueError for a bridge of whole-number times, fewer than two steps, and times that do not fall within (0,
+    T].
     """
     first, last = bridge.T if first is None else first, 1e-4 * bridge.T if last is None else last
     if bridge.times is not None:
@@ -253,7 +264,7 @@ def sample(
     known pixels of every x0_hat are those of xT, which no loss taught the model: so they walk the bridge between
     xT and itself, as in training, and are xT again at the end.  A grid that starts below T takes xT for the state
     there.  Raises ValueError for a grid that does not fall, leaves [0, T] or has no interval, and for a source that
-    is not finite.
+    is not finite; TypeError for what is no BridgeModel, or a step that is a class.
     """
     if not isinstance(model, BridgeModel):
         raise TypeError(

@@ -32,6 +32,8 @@ class Student(nn.Module):
     Between two steps the Markov posterior is drawn (eq:few-step); after the last there is no noise.
     Make one with ``Student.of(teacher)``: the teacher's weights, and noise inputs that start at zero.
     ``model_of(task)`` is its model in the form of one of several tasks.
+
+    Raises ValueError for a grid that does not fall from T to 0.
     """
 
     def __init__(
@@ -77,6 +79,9 @@ class Student(nn.Module):
         0 makes a deterministic student.  channels: of the image, read off the input layer by default.
         tasks: the teacher of each of several tasks, from which it takes bridge, prediction type and whether xT is
         seen; by default all tasks have those of ``teacher``.
+
+        Raises ValueError for fewer than one step, noise_channels below 0, and an input layer that does not take the
+        image.
         """
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"a student needs a whole number of steps, at least one step, got {steps}")
@@ -147,6 +152,7 @@ class Student(nn.Module):
 
     @property
     def nfe(self) -> int:
+        """Network calls for an image."""
         return len(self.grid) - 1
 
     @torch.no_grad()
@@ -157,7 +163,10 @@ class Student(nn.Module):
     def walk(
         self, source: Source, calls: int, generator: torch.Generator | None = None, *, through: bool = False
     ) -> Batch:
-        """x0 after ``calls`` network calls on the way down; the gradient is of the last call, or ``through`` all."""
+        """x0 after ``calls`` network calls on the way down; the gradient is of the last call, or ``through`` all.
+
+        Raises ValueError for an xT of another number of channels.
+        """
         xT, bridge, grid = source.xT, self.model_of(source.task).bridge, self.grid_of(source.task)
         if xT.shape[1] != self.channels:
             raise ValueError(f"the student takes xT of {self.channels} channels, got shape {tuple(xT.shape)}")

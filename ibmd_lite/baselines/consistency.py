@@ -122,6 +122,8 @@ class ConsistencyDistillation(ConsistencyTraining):
     Parameters
     ----------
     teacher : conditional and of the student's bridge; frozen, never changed
+
+    Raises ValueError for a teacher of another bridge, or one that shares its network with the student.
     """
 
     def __init__(self, teacher: BridgeModel, student: Student, settings: Settings | None = None, **rest: Any) -> None:

@@ -44,6 +44,7 @@ class SiD:
         return ibmd_loss(*given, **options, integrand=self.integrand)
 
     def integrand(self, target: Batch, fake_x0: Batch, x0: Batch) -> Batch:
+        """(x* - x) (x* - x0 - alpha (x* - x)), with the teacher's x* and the fake's x, for each number of the batch."""
         difference = target - fake_x0
         return difference * ((target - x0) - self.alpha * difference)
 

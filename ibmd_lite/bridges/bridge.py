@@ -55,6 +55,7 @@ class Bridge(abc.ABC):
 
     @property
     def T(self) -> float:
+        """The last time, that of xT."""
         return 1.0
 
     @property
@@ -79,13 +80,13 @@ class Bridge(abc.ABC):
         return None
 
     def velocity(self, xt: Tensor, x0: Tensor, xT: Tensor, t: Times) -> Tensor:
-        """dxt/dt along the probability-flow ODE, with x0 predicted (eq:velocity)."""
+        """dxt/dt along the probability-flow ODE, with x0 predicted (eq:velocity); all (batch, *dims)."""
         raise ValueError(
             f"{self} has no continuous time, so no probability-flow ODE; sample it with Markov or DBIM steps"
         )
 
     def reverse_sde(self, xt: Tensor, x0: Tensor, t: Times) -> tuple[Tensor, Times]:
-        """Drift and g of the SDE from T to 0, dx = drift dt + g dw, with x0 predicted (eq:reverse-sde)."""
+        """Drift (batch, *dims) and g of the SDE from T to 0, dx = drift dt + g dw, x0 predicted (eq:reverse-sde)."""
         raise ValueError(f"{self} has no SDE in continuous time; sample it with Markov or DBIM steps")
 
     def step_weights(self, t: Times, s: Times, eta: float) -> StepWeights:
@@ -147,7 +148,7 @@ class Bridge(abc.ABC):
         return noisy[torch.randint(len(noisy), (n,), generator=generator, device=device)]
 
     def check_times(self, t: Tensor) -> None:
-        """Raise for times of another dtype or outside [0, T]; what every method does first."""
+        """Refuse times (batch,) of another dtype (TypeError) or outside [0, T] (ValueError), before anything else."""
         if t.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"times must be float32 or float64, got {t.dtype}; use t.float()")
         if t.device.type != "cpu" or t.numel() == 0:

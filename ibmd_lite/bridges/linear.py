@@ -30,7 +30,9 @@ class LinearBridge(Bridge):
         return torch.zeros_like(t)
 
     @abc.abstractmethod
-    def clock(self, s: Times, t: Times) -> Times: ...
+    def clock(self, s: Times, t: Times) -> Times:
+        """sigma_t^2/alpha_t^2 - sigma_s^2/alpha_s^2, for s <= t."""
+        ...
 
     @abc.abstractmethod
     def rates(self, t: Times) -> tuple[Times, Times]:

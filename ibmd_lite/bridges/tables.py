@@ -50,6 +50,7 @@ class TableBridge(Bridge):
         return Posterior(*(weight.to(t) for weight in (past / now, gone, (past * gone).sqrt())))
 
     def check_times(self, t: Tensor) -> None:
+        """As ``Bridge.check_times``; raises ValueError also for times that are no whole numbers; (batch,)."""
         super().check_times(t)
         if t.device.type == "cpu" and not bool((t == t.round()).all()):
             raise ValueError(f"{self} knows the times 0, 1, ..., {self.T:g} only, got {t.flatten()[:4].tolist()}")
@@ -69,6 +70,8 @@ class I2SB(TableBridge):
     eta=1 step keeps some xT that the posterior has not: 7e-4 of it on even grids at beta_max=0.3, 2.2e-3 at 1.0,
     far more out of the last indices (0.10 and 0.33 out of n-2).  Use ``Markov`` steps as the authors do, or
     ``ContinuousI2SB``.  Sampling still starts from the exact xT and ends at index 0.
+
+    Raises ValueError for an odd ``n``, or one below 4.
     """
 
     beta_max: float = 0.3
@@ -154,6 +157,8 @@ class ResShift(TableBridge):
 
     ``steps`` noisy times 1..steps (index 0..steps-1 of the paper) and the clean time 0;
     sqrt(eta) grows from ``low`` to ``high`` as low (high/low)^{u^power}, u in [0, 1].
+
+    Raises ValueError for fewer than 2 steps, and for a ``high`` that is not between ``low`` and 1.
     """
 
     kappa: float = 2.0
@@ -179,10 +184,12 @@ class ResShift(TableBridge):
 
     @property
     def low(self) -> float:
+        """sqrt(eta) at the first noisy step."""
         return min(self.min_noise_level / self.kappa, self.min_noise_level)
 
     @functools.cached_property
     def eta(self) -> Float[Tensor, " allowed"]:
+        """eta at every time, from 0 at the clean one; (steps + 1,)."""
         u = torch.linspace(0, 1, self.steps, dtype=torch.float64) ** self.power
         return torch.cat([torch.zeros(1, dtype=torch.float64), (self.low * (self.high / self.low) ** u).square()])
 

@@ -38,7 +38,7 @@ class Corruption(Protocol):
 
 
 def check_images(x0: Tensor) -> None:
-    """Refuse what is not a batch of images: ValueError for another shape, TypeError for bytes."""
+    """Refuse what is not a batch of images (B, C, H, W): ValueError for another shape, TypeError for bytes."""
     if x0.ndim != 4:
         raise ValueError(
             f"x0 has shape {tuple(x0.shape)}; expected (batch, channels, height, width): "

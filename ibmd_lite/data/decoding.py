@@ -145,7 +145,10 @@ def read(
 
 
 def decoded(path: str | os.PathLike, entries: Sequence[Entry], size: int, fit: Fit, panels: int = 1) -> Decoded:
-    """Decode a listing in as many threads as there are cores; see `read`."""
+    """Decode a listing in as many threads as there are cores; see `read`.
+
+    Raises ValueError for a Pillow that was told to load truncated images.
+    """
     import numpy
     from PIL import ImageFile
 

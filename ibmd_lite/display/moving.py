@@ -105,6 +105,8 @@ def explore(
     draw(axis, value) paints the picture for one value of ``name``; the slider offers ``values``, the strip shows
     ``stills`` (by default the first, the middle and the last value). Options go to ``Figure.subplots``. Where the
     environment variable IBMD_STATIC is set, as when outputs are stored, the slider is left out.
+
+    Raises ValueError for fewer than two values, and for stills that are not among them.
     """
     values = list(values)
     stills = [values[0], values[len(values) // 2], values[-1]] if stills is None else list(stills)

@@ -49,6 +49,9 @@ class Classifier(nn.Module):
             further one halves it.
         blocks: residual blocks after every convolution that halves. They are normalised over the batch, so
             such a classifier must be in evaluation mode to be asked, as `load_classifier` returns it.
+
+    Raises:
+        ValueError: sizes that are not positive, or no width.
     """
 
     def __init__(

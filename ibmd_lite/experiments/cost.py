@@ -50,6 +50,8 @@ class Passes:
         """Of an image (C, H, W).  noise_channels: channels of z that join it; conditional: whether xT is seen too.
 
         The passes run where the network is, on one image of zeros; recomputed layers are counted as often as they run.
+
+        Raises ValueError for a frozen network, whose backward passes cannot be counted.
         """
         device = next(network.parameters()).device
         image = torch.zeros(1, *shape, device=device)
@@ -78,6 +80,8 @@ class Setup:
 
     batch: images in an update, over all devices.  updates: of the generator.  fake_updates, reuse: as in
     ``DistillationSettings``.  steps: of the student, trained by ``end_of_chain``.
+
+    Raises ValueError for counts that are no whole numbers of at least 1.
     """
 
     teacher: Passes
@@ -142,6 +146,8 @@ class Accelerator:
     """Devices to train on.  peak: operations a second of one, as its maker says for the precision that is used.
 
     utilisation: the share of it that a training reaches; measure it (``fitted``) where you can.
+
+    Raises ValueError for a peak or a count that is not positive, and for a share beyond 1.
     """
 
     name: str
@@ -176,10 +182,12 @@ class Cost:
 
     @property
     def hours(self) -> float:
+        """Of the clock."""
         return self.seconds / 3600
 
     @property
     def gpu_hours(self) -> float:
+        """Hours times devices, which is what is paid."""
         return self.hours * self.devices
 
 
@@ -210,7 +218,10 @@ class Memory:
         noise_channels: int | None = None,
         input_layer: str = "input_layer",
     ) -> Memory:
-        """For a teacher's network, recomputed or not, and images (C, H, W), of which ``batch`` are seen at once."""
+        """For a teacher's network, recomputed or not, and images (C, H, W), of which ``batch`` are seen at once.
+
+        Raises ValueError for a batch below 1.
+        """
         if not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch is {batch}; expected a whole number of at least 1")
         noise_channels = shape[0] if noise_channels is None else noise_channels

@@ -49,6 +49,8 @@ class Processes(ThreadPoolExecutor):
 
     A ``ProcessPoolExecutor`` of several ends all of them when one dies, and is of no use afterwards.  The processes end
     with the one that started them, even if that was killed, and their kernels with them.
+
+    Raises ValueError for fewer than one job.
     """
 
     def __init__(self, jobs: int = 1) -> None:

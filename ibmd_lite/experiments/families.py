@@ -73,7 +73,7 @@ class Family:
     steps: tuple[int, ...] = (1, 2)
 
     def grid(self, bridge: Bridge) -> Tensor:
-        """Times of the walk: DDBM's own for its hybrid sampler, even ones for the others."""
+        """Times of the walk: DDBM's own for its hybrid sampler, even ones for the others; (times,)."""
         return (karras_grid if isinstance(self.walk, Hybrid) else type(bridge).grid)(bridge, self.intervals)
 
 
@@ -279,7 +279,7 @@ class FamilyRun:
     def walk(
         self, teacher: BridgeModel, grid: Tensor, step: Step, seed: int
     ) -> tuple[Float[Tensor, "n features"], int]:
-        """Features of the teacher's answers, and the calls that they took."""
+        """Features of the teacher's answers, and the calls that they took; grid is (times,)."""
         generator = torch.Generator(self.device).manual_seed(self.seed + seed)
         with self.autocast():
             done = [sample(teacher, batch, grid, step, generator=generator) for batch in self.batches()]
@@ -299,7 +299,7 @@ class FamilyRun:
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def features(self, x0: Tensor) -> Float[Tensor, "n features"]:
-        """Of images of any size, in the classifier's eyes."""
+        """Of images (B, C, H, W) of any size, in the classifier's eyes."""
         x0 = x0.float().cpu().clamp(-1, 1)
         return self.classifier.features(functional.interpolate(x0, size=(JUDGED_AT, JUDGED_AT)))
 

@@ -301,7 +301,7 @@ class Experiment:
 
     @torch.no_grad()
     def accuracy(self, features: Tensor) -> float | None:
-        """The share of the test images whose class the classifier finds; None where it knows other classes."""
+        """The share of test images whose class the classifier finds in features (n, d); None where it knows others."""
         if self.classifier.names != self.test.classes:
             return None
         guesses = self.classifier.output_layer(features).argmax(dim=1)

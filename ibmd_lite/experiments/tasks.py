@@ -196,7 +196,7 @@ def images_of(data: str, split: Split, side: int) -> Images:
 
 
 def part(images: Images, rows: Tensor) -> Images:
-    """Those rows of the images, in that order."""
+    """Those rows (n,) of the images, in that order."""
     names = tuple(images.names[row] for row in rows.tolist())
     return replace(images, pixels=images.pixels[rows], labels=images.labels[rows], names=names)
 

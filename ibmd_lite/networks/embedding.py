@@ -52,6 +52,9 @@ class Conditions(nn.Module):
     The tables start at zero: a trained network that is given one (``load_state_dict(..., strict=False)``)
     answers as before, for every label and task, until it is trained again. For numbers that are not names,
     such as an angle, a table is the wrong thing.
+
+    Raises:
+        ValueError: a number of labels or tasks below 0.
     """
 
     def __init__(self, features: int, labels: int = 0, tasks: int = 0) -> None:

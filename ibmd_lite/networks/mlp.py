@@ -27,6 +27,9 @@ class MLP(nn.Module):
         tasks: how many tasks there are, 0 if the network is not told them.
 
     The last layer starts at zero, so a fresh network returns 0.
+
+    Raises:
+        ValueError: an odd width, or a size below 1.
     """
 
     def __init__(

@@ -47,6 +47,7 @@ class UNet(nn.Module):
 
     No dropout. The last layer starts at zero, so a fresh network returns 0. So does that of the attention: a
     trained network that is given one (``load_state_dict(..., strict=False)``) answers as before.
+    Raises ValueError for an odd width, and for sizes below 1 or no multipliers.
     Source: Ho et al. 2020 (layout), Perez et al. 2018 (time as scale and shift), Vaswani et al. 2017 (attention).
     """
 

@@ -44,6 +44,8 @@ class Architecture:
     labels : number of class labels, 0 if the network is not told them
     channels : of one image
     dropout : as in training; a network in evaluation mode has none
+
+    Raises ValueError for sizes that are not positive, or do not part into groups and heads, and for an unknown order.
     """
 
     width: int = 256

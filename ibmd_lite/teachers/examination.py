@@ -166,6 +166,7 @@ def examine(
 
     Raises:
         ValueError: neither or both of pairs and sources; fewer than 16 images; images of two shapes, or not finite.
+        TypeError: what is no BridgeModel; images of another dtype than the weights.
     """
     if not isinstance(model, BridgeModel):
         raise TypeError(f"a BridgeModel is examined, got {type(model).__name__}; wrap the network: wrap(network, ...)")

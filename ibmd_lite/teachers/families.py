@@ -69,6 +69,7 @@ class Published:
 
     @property
     def conditional(self) -> bool:
+        """Whether the network sees xT."""
         return self.network.conditional
 
 

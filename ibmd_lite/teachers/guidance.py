@@ -85,6 +85,10 @@ class LabelDropout:
         null: the label that says nothing; by custom one more than the last class, so that a network of 8 classes is
             made with ``labels=9``.
         share: of the pairs that lose their label, between 0 and 1; 0.1 to 0.2 is usual.
+
+    Raises:
+        TypeError: a draw that cannot be called.
+        ValueError: a share that is not between 0 and 1.
     """
 
     draw: LabelledDraw

@@ -50,6 +50,8 @@ class ResShiftX0:
     "pixels" (data in [-1, 1], with three standard deviations of noise), by 1 for "raw" states (ResShift's
     ``normalize_input: False``).  Every published model is for codes.  A saved model does not know this class:
     load(path, network, prediction=ResShiftX0()).
+
+    Raises ValueError for other states than these.
     """
 
     states: Literal["codes", "pixels", "raw"] = "codes"
@@ -59,6 +61,7 @@ class ResShiftX0:
             raise ValueError(f"states must be 'codes', 'pixels' or 'raw', got {self.states!r}")
 
     def scalings(self, bridge: Bridge, t: Float[Tensor, " batch"]) -> Scalings:
+        """As of every prediction type; raises ValueError for a bridge that is no ResShift."""
         if not isinstance(bridge, ResShift):
             raise ValueError(f"ResShiftX0 counts the steps of a ResShift bridge, got {bridge}; use X0()")
         c, one = bridge.coefficients(t)[2], torch.ones_like(t)
@@ -126,6 +129,8 @@ def resshift_student(teacher: BridgeModel, *, steps: int = 1, noise_channels: in
     """As ``Student.of``, which cannot tell code, noise and image apart in the first layer of a ResShift network.
 
     noise_channels: by default as many as a code has.  ``load_resshift_student`` reads what its ``save`` wrote.
+
+    Raises TypeError for a teacher of another network, and ValueError for noise_channels below 0.
     """
     network = teacher.network
     if not isinstance(network, CodesBesideImages):

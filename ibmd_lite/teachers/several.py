@@ -28,6 +28,8 @@ class Average(nn.Module):
     """``network(xt, time, ...) = sum_k w_k F_k(xt, time, ...)``: one call asks every part.
 
     parts: networks that are called alike.  weights: one for each, not negative, with sum 1; equal by default.
+
+    Raises ValueError for fewer than two parts, and for weights that are negative or do not add up to 1.
     """
 
     def __init__(self, parts: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
@@ -78,6 +80,8 @@ def barycentre_loss(
     Its best student keeps to what all teachers know (the normalised geometric mean of their laws, eq:geometric); the
     student of their average spreads more, also to where their answers cancel.  ``DistillationSettings(loss=...)``
     takes it.  options: as of ``ibmd_loss``.
+
+    Raises TypeError for a teacher that is no average.
     """
     network = teacher.network
     if not isinstance(network, Average):

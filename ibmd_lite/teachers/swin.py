@@ -43,6 +43,8 @@ class SwinArchitecture:
     expansion : hidden features of the attention's perceptrons in units of ``swin_width``
     condition_channels, condition_size : of the low-quality image, 3 or (with a mask) 4 channels, and as large as a
         state or larger by a power of 2; convolutions bring a larger one to the size of a state
+
+    Raises ValueError for sizes that are not positive, or do not part into groups, heads and windows.
     """
 
     width: int = 160

@@ -114,7 +114,10 @@ def loaded(path: str | os.PathLike, kind: str, build: Callable[[dict], Module]) 
 
 
 def read_weights(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
-    """The description and the tensors of a safetensors file, without a module to put them in."""
+    """The description and the tensors of a safetensors file, without a module to put them in.
+
+    Raises FileNotFoundError where there is no file, and ValueError for one that is not whole or of another kind.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -129,7 +132,7 @@ def read_weights(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
 
 
 def check_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse weights of another architecture, naming the keys."""
+    """Refuse (ValueError) weights of another architecture, naming the keys."""
     own = module.state_dict()
     faults = {
         "missing": sorted(own.keys() - state.keys()),

@@ -49,6 +49,8 @@ class Settings:
     accumulate: batches whose gradients are averaged for one update, where one large batch does not fit.
     shard: each of several processes keeps its share alone of weights, average and optimiser (``training.sharding``),
     for networks too large for one GPU; the generator's setting shards the teacher too.  Alone, nothing changes.
+
+    Raises ValueError for numbers out of their range and an unknown precision.
     """
 
     learning_rate: float = 2e-4
@@ -100,7 +102,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Learner(Generic[Module]):
-    """A module with all that training adds to it.  The module is moved to the device and changed in place."""
+    """A module with all that training adds to it.  The module is moved to the device and changed in place.
+
+    Raises ValueError for a module without a parameter to train.
+    """
 
     def __init__(self, module: Module, settings: Settings, device: torch.device | str | None = None) -> None:
         self.settings = settings
@@ -148,6 +153,7 @@ class Learner(Generic[Module]):
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def randn(self, shape: torch.Size | tuple[int, ...]) -> Tensor:
+        """Standard normal draws of this shape (batch, *dims), from the run's own generator and on its device."""
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     @what_to_lower()
@@ -202,6 +208,7 @@ class Learner(Generic[Module]):
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """Go on from ``state``.  Raises ValueError where one of the two has a running average and the other not."""
         check_state(self.module, state["module"])
         if (self.average is None) != (state["average"] is None):
             raise ValueError("the checkpoint and these settings disagree on averaging: give both the same `average`")

@@ -46,6 +46,9 @@ def checkpointed(run: Run, stream: Any, total: int, path: str | os.PathLike, *, 
     one to the bit.  Of several processes each keeps a file of its own, the first under the name given, and the one
     before it: they go on from the last update that all of them have.  Where there were more or fewer the last time,
     all go on from the file of the first, and each draws anew; on several machines all must be able to read it.
+
+    Raises ValueError for ``every`` below 1 and for the checkpoint of another run, and TypeError for a stream that
+    cannot resume.
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 update, got {every}")

@@ -16,7 +16,10 @@ __all__ = ["apart", "average_over_processes", "least_over_processes", "process",
 
 
 def process() -> tuple[int, int]:
-    """This process's number and how many there are; the first call joins the group."""
+    """This process's number and how many there are; the first call joins the group.
+
+    Raises ImportError where several processes were started and accelerate is not installed.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
     try:
@@ -73,7 +76,10 @@ def same_weights(module: nn.Module) -> None:
 
 
 def share(batch: int) -> int:
-    """This process's part of a batch that all of them share."""
+    """This process's part of a batch that all of them share.
+
+    Raises ValueError for a batch that the processes do not divide.
+    """
     count = process()[1]
     if batch % count:
         raise ValueError(f"{count} processes cannot share a batch of {batch}: start a number of them that divides it")

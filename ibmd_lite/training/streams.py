@@ -29,7 +29,7 @@ def take(stream: Iterator[Item], update: int) -> Item:
 
 
 class Draws(Generic[Item]):
-    """Fresh draws without end: each batch is ``draw(batch, generator)``."""
+    """Fresh draws without end: each batch is ``draw(batch, generator)``.  Raises ValueError for a batch below 1."""
 
     def __init__(self, draw: Callable[[int, torch.Generator], Item], batch: int, seed: int = 0) -> None:
         if batch < 1:
@@ -56,6 +56,8 @@ class Shuffled:
     """Batches of rows of ``tensors``, each epoch in a new order; a lone tensor yields tensors, several tuples.
 
     Several processes share the order: of every ``count`` batches each takes one.
+
+    Raises ValueError for tensors of several lengths, and for a batch that is larger than they are.
     """
 
     def __init__(self, *tensors: Tensor, batch: int, seed: int = 0) -> None:
