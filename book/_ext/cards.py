@@ -107,7 +107,7 @@ def add_lines(
                 page,
                 html.unescape(heading),
                 description(doctree),
-                app.config.project,
+                app.config.html_title,
                 address,
             ),
         ]
@@ -181,7 +181,7 @@ def draw(app: Sphinx, error: Exception | None) -> None:
         )
         newest = max(path.stat().st_mtime for path in made_from)
         if not target.exists() or target.stat().st_mtime < newest:
-            made = card(title(name), part, app.config.project, picture_of(name))
+            made = card(title(name), part, app.config.html_title, picture_of(name))
             target.write_bytes(made)
 
 
