@@ -29,7 +29,7 @@ ASKING = {
 }
 # Of BM25: when more of a word says no more, and how much a long page pays.
 SATURATION, LENGTH = 8, 0.6
-SCALE, LEAST = 10, 2
+SCALE, LEAST = 20, 4
 
 
 def weights(
