@@ -33,6 +33,7 @@ SIZE = (1200, 630)
 PNG = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
 FILM = re.compile(r"ibmd-animation")
 LONGEST = 200
+LARGEST = 100_000
 WIDE = 1.2
 
 
@@ -107,7 +108,7 @@ def add_lines(
                 page,
                 html.unescape(heading),
                 description(doctree),
-                app.config.project,
+                app.config.html_title,
                 address,
             ),
         ]
@@ -150,12 +151,16 @@ def card(heading: str, part: str, book: str, picture: Image.Image) -> bytes:
     axis = fig.add_axes((0.05, 0.09, 0.9, top - 0.09), anchor="C")
     axis.imshow(picture.convert("RGB"), interpolation="antialiased")
     axis.set_axis_off()
-    drawn, small = io.BytesIO(), io.BytesIO()
+    drawn = io.BytesIO()
     fig.savefig(drawn, format="png", dpi=100)
     with Image.open(drawn) as opened:
-        opened.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
-            small, "PNG", optimize=True
-        )
+        plain = opened.convert("RGB")
+    for colours in (64, 32, 16, 8):
+        small = io.BytesIO()
+        reduced = plain.quantize(colours, dither=Image.Dither.NONE)
+        reduced.save(small, "PNG", optimize=True)
+        if small.tell() < LARGEST:
+            break
     return small.getvalue()
 
 
@@ -181,7 +186,7 @@ def draw(app: Sphinx, error: Exception | None) -> None:
         )
         newest = max(path.stat().st_mtime for path in made_from)
         if not target.exists() or target.stat().st_mtime < newest:
-            made = card(title(name), part, app.config.project, picture_of(name))
+            made = card(title(name), part, app.config.html_title, picture_of(name))
             target.write_bytes(made)
 
 

@@ -152,7 +152,7 @@ def title(name: str, root: Path = ROOT) -> str:
             cell.source for cell in cells if cell.cell_type == "markdown"
         )
     found = re.search(r"^# (.+)$", text, re.MULTILINE)
-    return found[1] if found else name
+    return found[1] if found else path.stem.capitalize()
 
 
 def say_under_the_title(app: Sphinx, doctree: nodes.document) -> None:

@@ -23,8 +23,8 @@ var Scorer = {
   objPartialMatch: 3,
   objPrio: { 0: 6, 1: 3, 2: -5 },
   objPrioDefault: 0,
-  title: 15,
-  partialTitle: 7,
+  title: 7,
+  partialTitle: 6,
   term: 5,
   partialTerm: 2,
 };

@@ -28,8 +28,8 @@ ASKING = {
     *("should", "what", "when", "where", "which", "why", "you"),
 }
 # Of BM25: when more of a word says no more, and how much a long page pays.
-SATURATION, LENGTH = 1.5, 0.6
-SCALE, LEAST = 10, 4
+SATURATION, LENGTH = 8, 0.6
+SCALE, LEAST = 20, 4
 
 
 def weights(
