@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 ASKED = [
     ("conditional bridge", "book/distillation/conditional"),
-    ("how many fake updates", "book/distillation/what-settings-do"),
+    ("how many fake updates", "book/images/making-it-fast"),
     ("checkpoint", "book/teachers/public-teachers"),
     ("JPEG", "book/images/one-step"),
     ("out of memory", "book/teachers/larger-images"),
     ("VP schedule", "book/bridges/three-curves"),
-    ("posterior", "book/back/glossary"),
+    ("posterior", "book/back/summary"),
     ("guidance", "book/teachers/guidance"),
     ("ONNX", "book/teachers/student-to-tool"),
     ("inverse problem", "book/distillation/inverse-problem"),
