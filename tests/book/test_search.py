@@ -31,7 +31,7 @@ ASKED = [
 
 def found(page: Page, address: str, asked: str) -> list[str]:
     """The pages of the first three results, as a reader gets them who types into the dialog of a page."""
-    page.goto(f"{address}/book/start/notation.html")
+    page.goto(f"{address}/book/back/bibliography.html")
     page.keyboard.press("Control+k")
     page.locator("#pst-search-dialog input[name=q]").fill(asked)
     page.keyboard.press("Enter")
