@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 ASKED = [
     ("conditional bridge", "book/distillation/conditional"),
-    ("how many fake updates", "book/distillation/what-settings-do"),
+    ("how many fake updates", "book/images/making-it-fast"),
     ("checkpoint", "book/teachers/public-teachers"),
     ("JPEG", "book/images/one-step"),
     ("out of memory", "book/teachers/larger-images"),
     ("VP schedule", "book/bridges/three-curves"),
-    ("posterior", "book/back/glossary"),
+    ("posterior", "book/back/summary"),
     ("guidance", "book/teachers/guidance"),
     ("ONNX", "book/teachers/student-to-tool"),
     ("inverse problem", "book/distillation/inverse-problem"),
@@ -31,7 +31,7 @@ ASKED = [
 
 def found(page: Page, address: str, asked: str) -> list[str]:
     """The pages of the first three results, as a reader gets them who types into the dialog of a page."""
-    page.goto(f"{address}/book/start/notation.html")
+    page.goto(f"{address}/book/back/bibliography.html")
     page.keyboard.press("Control+k")
     page.locator("#pst-search-dialog input[name=q]").fill(asked)
     page.keyboard.press("Enter")
