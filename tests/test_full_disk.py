@@ -223,10 +223,6 @@ def test_the_cache_leaves_nothing_half_written(done) -> None:
     assert (done["cached"]["kept"], done["cached"]["files"], done["cached"]["goes on"]) == (False, [], True)
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="safetensors has an error of its own for a full disk, which data/cache.py does not expect",
-)
 def test_the_cache_is_done_without(done) -> None:
     assert done["cached"]["raised"] == "nothing"
     assert "cannot be kept for the next time" in done["cached"]["told"][0]

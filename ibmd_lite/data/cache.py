@@ -54,6 +54,7 @@ def keep(key: str, about: Mapping[str, object], tensors: Mapping[str, Tensor]) -
 
     A file takes its place whole: several processes may keep the same key at once, the last one stays.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     described = {"about": dict(about), "checksum": _checksum(about, tensors)}
@@ -66,7 +67,7 @@ def keep(key: str, about: Mapping[str, object], tensors: Mapping[str, Tensor]) -
     try:
         with writing(_file(key)) as temporary:
             save_file(dict(tensors), temporary, metadata={"about": json.dumps(described)})
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
         warnings.warn(
             f"what was read cannot be kept for the next time ({error}); name a folder that can be written to in the "
             f"environment variable {VARIABLE}, or read with cache=False",

@@ -165,7 +165,7 @@ def _cifar10_records(split: str, path: Path) -> tuple[numpy.ndarray, numpy.ndarr
             name = member.name.rpartition("/")[2]
             if name not in _CIFAR10_FILES[split]:
                 continue
-            file = archive.extractfile(member)
+            file = archive.extractfile(member) if member.isfile() else None  # a link leads anywhere
             if file is None or not 0 < member.size <= _CIFAR10_LARGEST or member.size % 3073:
                 raise ValueError(f"{name} in {path} has {member.size:,} bytes; expected up to 10,000 images of 3,073")
             contents[name] = numpy.frombuffer(file.read(), numpy.uint8).reshape(-1, 3073)
