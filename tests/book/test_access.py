@@ -79,7 +79,7 @@ UNDONE = [
 
 
 @pytest.mark.parametrize(
-    ("mend", "undone"), zip(MENDS, UNDONE, strict=True), ids=["cell", "search", "mode", "landmark"]
+    ("mend", "undone"), list(zip(MENDS, UNDONE, strict=True)), ids=["cell", "search", "mode", "landmark"]
 )
 def test_each_mend_is_still_needed(
     browser: Browser, pages: Path, site: str, mend: tuple[str, str, str], undone: tuple[str, str]
