@@ -2,7 +2,7 @@
 
 Each family's network, schedule, prediction type and sampler, in small, on images of 16 x 16: a teacher, its student of
 one call and of two, how far both are from the teacher's own long walk, and the refitted gap before and after.  All work
-is kept under runs/ (or $IBMD_RUNS): a run that was killed goes on.  About ten minutes a family on one core.
+is kept under runs/ (or $IBMD_RUNS): a run that was killed goes on.  About half an hour a family on one core.
 """
 
 import argparse

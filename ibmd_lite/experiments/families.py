@@ -155,7 +155,7 @@ class Budget:
     fake_updates: int = 2
     rate: float = 3e-4
     measured: int = 640
-    refits: int = 300
+    refits: int = 1000
     every: int = 50
     precision: Precision = "auto"
 
