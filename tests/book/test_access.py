@@ -43,7 +43,17 @@ def violations(page: Page, asked: dict[str, Any] = EVERYTHING) -> list[str]:
     found: list[dict[str, Any]] = page.evaluate(
         "options => axe.run(document, options).then(r => r.violations)", options
     )
-    return [f"{rule['id']} at {node['target']}: {node['html'][:120]}" for rule in found for node in rule["nodes"]]
+    return [
+        f"{rule['id']} at {node['target']}: {node['html'][:120]}"
+        for rule in found
+        for node in rule["nodes"]
+        if not (rule["id"] == "empty-table-header" and spoken(page, node["target"][0]))
+    ]
+
+
+def spoken(page: Page, place: str) -> bool:
+    """Whether there is mathematics, which a screen reader reads and axe-core takes for nothing."""
+    return page.locator(place).locator("mjx-assistive-mml math").count() > 0
 
 
 @pytest.mark.parametrize("chapter", [*CHAPTERS, "search"])
@@ -51,6 +61,7 @@ def test_axe_finds_nothing(browser: Browser, site: str, chapter: str) -> None:
     """In light; and in dark, on the same page, what depends on colours."""
     with opened(browser, f"{site}/{chapter}.html") as page:
         assert violations(page) == []
+        page.add_style_tag(content="* { transition: none !important }")  # colours on their way are neither
         page.emulate_media(color_scheme="dark")
         page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
         assert violations(page, COLOURS) == []
