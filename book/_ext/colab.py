@@ -91,7 +91,9 @@ def machine(
     )
     (stub / "google" / "colab").mkdir(parents=True)
     (stub / "google" / "colab" / "__init__.py").touch()
-    (stub / "colab.pth").write_text("import google.colab\n")  # there from the start, as in Colab's kernels
+    (stub / "colab.pth").write_text(
+        "import google.colab\n"
+    )  # there from the start, as in Colab's kernels
     asked = [f"{project}[notebooks]", "setuptools>=77", *already[2:]]
     called(python, "-m", "pip", "download", "--quiet", "--dest", index, *asked)
     return python, index
