@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ASKED = [
     ("conditional bridge", "book/distillation/conditional"),
-    ("how many fake updates", "book/images/making-it-fast"),
+    ("how many fake updates", "book/distillation/what-settings-do"),
     ("checkpoint", "book/teachers/public-teachers"),
     ("JPEG", "book/images/one-step"),
     ("out of memory", "book/teachers/larger-images"),
