@@ -24,6 +24,11 @@ MENDS: tuple[tuple[str, str, str], ...] = (
         r"\1",
     ),
     (
+        "the icons of the colour mode are pictures of its state, not other names",
+        r'(<i class="theme-switch [^>]*?) title="[^"]*"',
+        r'\1 aria-hidden="true"',
+    ),
+    (
         "the name of the book at the top of the sidebar stands in a landmark, with the contents",
         r'<div id="pst-primary-sidebar" class="',
         '<div id="pst-primary-sidebar" role="region" aria-label="Book" class="',

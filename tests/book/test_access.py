@@ -84,13 +84,14 @@ FIELD = '<button class="btn search-button-field search-button__button pst-js-onl
 UNDONE = [
     ("<summary>", '<summary aria-label="Toggle hidden content">'),
     (FIELD, f'{FIELD} aria-label="Search"'),
+    ('data-mode="auto" aria-hidden="true"', 'data-mode="auto" title="System Settings"'),
     (' role="region" aria-label="Book"', ""),
     ('<div class="citation" id', '<div class="citation" role="doc-biblioentry" id'),
 ]
 
 
 @pytest.mark.parametrize(
-    ("mend", "undone"), list(zip(MENDS, UNDONE, strict=True)), ids=["cell", "search", "landmark", "citation"]
+    ("mend", "undone"), list(zip(MENDS, UNDONE, strict=True)), ids=["cell", "search", "mode", "landmark", "citation"]
 )
 def test_each_mend_is_still_needed(
     browser: Browser, pages: Path, site: str, mend: tuple[str, str, str], undone: tuple[str, str]
