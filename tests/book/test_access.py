@@ -84,7 +84,7 @@ FIELD = '<button class="btn search-button-field search-button__button pst-js-onl
 UNDONE = [
     ("<summary>", '<summary aria-label="Toggle hidden content">'),
     (FIELD, f'{FIELD} aria-label="Search"'),
-    ('data-mode="auto" aria-hidden="true"', 'data-mode="auto" title="System Settings"'),
+    ('data-mode="auto"  aria-hidden="true"', 'data-mode="auto"  title="System Settings"'),
     (' role="region" aria-label="Book"', ""),
     ('<div class="citation" id', '<div class="citation" role="doc-biblioentry" id'),
 ]
