@@ -34,9 +34,9 @@ MENDS: tuple[tuple[str, str, str], ...] = (
         '<div id="pst-primary-sidebar" role="region" aria-label="Book" class="',
     ),
     (
-        "an entry of the bibliography has a role that is no longer known, and none is needed",
+        "an entry of the bibliography is one of a list; the role that docutils gives it is no longer known",
         r' role="doc-biblioentry"',
-        "",
+        ' role="listitem"',
     ),
 )
 
