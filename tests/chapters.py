@@ -1,4 +1,4 @@
-"""What the tests that run chapters share: their quick sizes, and which have changed since their outputs were stored."""
+"""What the tests of chapters share: which there are, their quick sizes, which changed since they were stored."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import yaml
 from links import ROOT
 from lint import QUICK
 from unchanged import changed
+
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
+CHAPTERS = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 
 
 def quick_parameters(path: Path) -> dict[str, object]:

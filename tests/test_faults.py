@@ -137,21 +137,26 @@ def differences(one: object, other: object, where: str = "") -> list[str]:
     return [] if one == other else [where]
 
 
-TOTAL = 250  # updates; far more than a busy machine lets a life make before it is killed
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.parametrize("kind", ["teacher", "distillation"])
-def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path, kind: str) -> None:
+def told_by(source: str, *words: object) -> dict:
+    """What a program prints as JSON, run in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", LIVES, kind, str(tmp_path), str(TOTAL)],
+        [sys.executable, "-c", source, *map(str, words)],
         capture_output=True,
         text=True,
         timeout=120,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+TOTAL = 250  # updates; far more than a busy machine lets a life make before it is killed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("kind", ["teacher", "distillation"])
+def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path, kind: str) -> None:
+    told = told_by(LIVES, kind, tmp_path, TOTAL)
     assert told["killed_in_save"] >= 1, "none of eight was killed while saving"
     whole, killed = (load_checkpoint(tmp_path / name / "end.pt") for name in ("whole", "killed"))
     assert whole["updates"] == list(range(1, TOTAL + 1))
@@ -271,15 +276,7 @@ def test_a_memory_that_is_really_full_says_what_to_lower_and_costs_one_update(tm
         pytest.skip("limits the memory of a process by what /proc says, which this system has not")
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("fills the memory of a GPU, which this machine has not")
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path / "run.pt"), device],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    told = told_by(MEMORY, tmp_path / "run.pt", device)
     assert "halve the batch and double Settings.accumulate" in told["told"]
     assert (told["before"], told["after"]) == ([1, 2], [3, 4])
 

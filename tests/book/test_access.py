@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from access import MENDS, mended
+from chapters import CHAPTERS
 from links import ROOT
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 
 AXE = ROOT / "book" / "_assets" / "vendor" / "axe" / "axe.min.js"
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
-CHAPTERS = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 EVERYTHING = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 COLOURS = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
 REPRESENTATIVE = ["book/start/preface", "book/distillation/ibmd-in-forty-lines", "book/teachers/try-it"]

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 from cards import FOLDER, SIZE, card, lines, site_address
+from chapters import CHAPTERS
 from links import ROOT, is_reserved
 from PIL import Image
 from reading import title
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
-CHAPTERS = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 
 
 class Told(html.parser.HTMLParser):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from chapters import CHAPTERS
 from links import ROOT, is_reserved
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
-CHAPTERS = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 NOTEBOOKS = [name for name in CHAPTERS if (ROOT / f"{name}.ipynb").exists()]
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 WIDE, PHONE = (1280, 900), (390, 844)
