@@ -99,9 +99,7 @@ def as_script(name: str, content: bytes) -> str:
     A page that is opened from a disk may not fetch files, but it may load scripts.
     """
     packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
-    return (
-        f"(window.heldFiles ??= {{}})[{json.dumps(name)}] = {json.dumps(packed)};\n"
-    )
+    return f"(window.heldFiles ??= {{}})[{json.dumps(name)}] = {json.dumps(packed)};\n"
 
 
 def npm_command() -> list[str]:
@@ -121,29 +119,15 @@ def npm_command() -> list[str]:
 def fetch(package: Package, into: Path) -> None:
     """Fetch one package, check it, and keep the files its patterns name below `into`."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [
-            *npm_command(),
-            "pack",
-            "--silent",
-            f"{package.name}@{package.version}",
-        ]
-        environment = {
-            **os.environ,
-            "PATH": os.pathsep.join(
-                [str(Path(sys.executable).parent), os.environ["PATH"]]
-            ),
-        }
-        done = subprocess.run(
-            command, cwd=scratch, env=environment, capture_output=True, text=True
-        )
+        command = [*npm_command(), "pack", "--silent", f"{package.name}@{package.version}"]
+        environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+        done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
         archives = list(Path(scratch).glob("*.tgz"))
         if done.returncode or len(archives) != 1:
             raise SystemExit(
                 f"assets.py: `{' '.join(command)}` failed; the first set-up needs a network.\n{done.stderr.strip()}"
             )
-        found = base64.b64encode(
-            hashlib.sha512(archives[0].read_bytes()).digest()
-        ).decode()
+        found = base64.b64encode(hashlib.sha512(archives[0].read_bytes()).digest()).decode()
         if found != package.sha512:
             raise SystemExit(
                 f"assets.py: {package.name}@{package.version} has SHA-512 {found}, "
@@ -157,9 +141,7 @@ def fetch(package: Package, into: Path) -> None:
                     continue
                 inner = path.relative_to(package.root)
                 held = str(inner) in package.held
-                if not held and not any(
-                    _matches(inner, pattern) for pattern in package.patterns
-                ):
+                if not held and not any(_matches(inner, pattern) for pattern in package.patterns):
                     continue
                 target = into / package.folder / inner
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -177,9 +159,7 @@ def fetch(package: Package, into: Path) -> None:
 
 def _matches(path: PurePosixPath, pattern: str) -> bool:
     """Like a shell: `*` stays within one folder."""
-    return len(path.parts) == len(PurePosixPath(pattern).parts) and fnmatch(
-        str(path), pattern
-    )
+    return len(path.parts) == len(PurePosixPath(pattern).parts) and fnmatch(str(path), pattern)
 
 
 def main() -> None:

@@ -21,11 +21,12 @@ from urllib.parse import urlsplit
 import yaml
 from docutils import nodes
 from ibmd_lite.display.figures import COLOURS, style
-from links import ROOT, is_reserved
 from matplotlib.figure import Figure
 from PIL import Image
-from reading import source, title
 from sphinx.application import Sphinx
+
+from links import ROOT, is_reserved
+from reading import source, title
 
 FOLDER = "_static/cards"
 LANDING = ROOT / "book" / "_assets" / "landing" / "wide.png"
@@ -66,17 +67,10 @@ def description(doctree: nodes.document) -> str:
     return ""
 
 
-def lines(
-    page: str, heading: str, about: str, book: str, address: str | None
-) -> str:
+def lines(page: str, heading: str, about: str, book: str, address: str | None) -> str:
     """The `<meta>` elements of a page."""
     named = {"description": about, "twitter:card": "summary"}
-    properties = {
-        "og:title": heading,
-        "og:type": "article",
-        "og:site_name": book,
-        "og:description": about,
-    }
+    properties = {"og:title": heading, "og:type": "article", "og:site_name": book, "og:description": about}
     if address:
         named["twitter:card"] = "summary_large_image"
         properties["og:url"] = f"{address}{page}.html"
@@ -92,9 +86,7 @@ def lines(
     )
 
 
-def add_lines(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
-) -> None:
+def add_lines(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Put the lines into the head of a page of the book."""
     if doctree is None:
         return
@@ -104,13 +96,7 @@ def add_lines(
     context["metatags"] = "\n".join(
         [
             context.get("metatags") or "",
-            lines(
-                page,
-                html.unescape(heading),
-                description(doctree),
-                app.config.html_title,
-                address,
-            ),
+            lines(page, html.unescape(heading), description(doctree), app.config.html_title, address),
         ]
     )
 
@@ -135,17 +121,13 @@ def card(heading: str, part: str, book: str, picture: Image.Image) -> bytes:
     style()
     fig = Figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), dpi=100, layout="none")
     for number, colour in enumerate(COLOURS.values()):
-        stripe = fig.add_axes(
-            (number / len(COLOURS), 0.975, 1 / len(COLOURS), 0.025)
-        )
+        stripe = fig.add_axes((number / len(COLOURS), 0.975, 1 / len(COLOURS), 0.025))
         stripe.set_facecolor(colour)
         stripe.set(xticks=[], yticks=[])
         stripe.spines[:].set_visible(False)
     fig.text(0.05, 0.91, part, fontsize=17, color="#555555", va="center")
     title_lines = textwrap.wrap(heading, 44)[:2]
-    fig.text(
-        0.05, 0.86, "\n".join(title_lines), fontsize=31, weight="bold", va="top"
-    )
+    fig.text(0.05, 0.86, "\n".join(title_lines), fontsize=31, weight="bold", va="top")
     top = 0.86 - 0.085 * len(title_lines) - 0.02
     fig.text(0.05, 0.045, book, fontsize=15, color="#555555", va="center")
     axis = fig.add_axes((0.05, 0.09, 0.9, top - 0.09), anchor="C")
@@ -170,20 +152,13 @@ def draw(app: Sphinx, error: Exception | None) -> None:
         return
     toc = yaml.safe_load((Path(app.srcdir) / "_toc.yml").read_text("utf8"))
     pages = {toc["root"]: ""} | {
-        chapter["file"]: part["caption"]
-        for part in toc["parts"]
-        for chapter in part["chapters"]
+        chapter["file"]: part["caption"] for part in toc["parts"] for chapter in part["chapters"]
     }
     folder = Path(app.outdir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in pages.items():
         target = folder / f"{PurePosixPath(name).name}.png"
-        made_from = (
-            source(name),
-            LANDING,
-            Path(app.srcdir) / "_toc.yml",
-            Path(__file__),
-        )
+        made_from = (source(name), LANDING, Path(app.srcdir) / "_toc.yml", Path(__file__))
         newest = max(path.stat().st_mtime for path in made_from)
         if not target.exists() or target.stat().st_mtime < newest:
             made = card(title(name), part, app.config.html_title, picture_of(name))

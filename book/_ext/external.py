@@ -22,16 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("*.md", "*.ipynb", "*.py", "*.bib", "*.cff", "*.toml", "*.yml")
 ADDRESS = re.compile(r"https?://[^\s<>\"'`)\]}\\]+")
 NUMBERS = {
-    re.compile(
-        r"^\s*eprint\s*=\s*[{\"]([\w.\-/]+)", re.MULTILINE
-    ): "https://arxiv.org/abs/",
-    re.compile(
-        r"^\s*doi\s*=\s*[{\"](10\.[^}\"]+)", re.MULTILINE
-    ): "https://doi.org/",
+    re.compile(r"^\s*eprint\s*=\s*[{\"]([\w.\-/]+)", re.MULTILINE): "https://arxiv.org/abs/",
+    re.compile(r"^\s*doi\s*=\s*[{\"](10\.[^}\"]+)", re.MULTILINE): "https://doi.org/",
 }
-NOT_ASKED = re.compile(
-    r"(^|\.)(example(\.com|\.net|\.org)?|invalid|test|localhost|w3\.org)$|^127\."
-)
+NOT_ASKED = re.compile(r"(^|\.)(example(\.com|\.net|\.org)?|invalid|test|localhost|w3\.org)$|^127\.")
 BUSY = {403, 429, 503, 999}  # "not now", or not to a machine: the address is there
 TRIES = 3
 
@@ -39,9 +33,7 @@ TRIES = 3
 def addresses(root: Path) -> dict[str, list[str]]:
     """Every address, with the files that name it."""
     command = ["git", "ls-files", *KINDS]
-    listed = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, check=True
-    )
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     found: dict[str, list[str]] = {}
     for name in listed.stdout.splitlines():
         if not name.startswith("tests/"):
@@ -53,14 +45,10 @@ def addresses(root: Path) -> dict[str, list[str]]:
 def _named(path: Path) -> Iterator[str]:
     text = path.read_text("utf8")
     if path.suffix == ".ipynb":
-        text = "\n".join(
-            "".join(cell["source"]) for cell in json.loads(text)["cells"]
-        )
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     for found in ADDRESS.findall(text):
         address = found.rstrip(".,;:!?*").partition("#")[0]
-        if "{" not in address and not NOT_ASKED.search(
-            urlsplit(address).hostname or ""
-        ):
+        if "{" not in address and not NOT_ASKED.search(urlsplit(address).hostname or ""):
             yield address
     if path.suffix == ".bib":
         for number, before in NUMBERS.items():
@@ -73,9 +61,7 @@ def fault(address: str, wait: float = 5.0, timeout: float = 30.0) -> str | None:
     for attempt in range(TRIES):
         if attempt:
             time.sleep(wait * attempt)
-        request = urllib.request.Request(
-            address, headers={"User-Agent": "Mozilla/5.0 (a check of links)"}
-        )
+        request = urllib.request.Request(address, headers={"User-Agent": "Mozilla/5.0 (a check of links)"})
         try:
             with urllib.request.urlopen(request, timeout=timeout):
                 return None

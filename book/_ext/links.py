@@ -24,21 +24,11 @@ TAG = "colab-setup"
 def is_reserved(url: str) -> bool:
     """Whether the address is on a name reserved for examples (RFC 2606), so leads nowhere."""
     host = urlsplit(url).hostname or "invalid"
-    names = (
-        "example.com",
-        "example.net",
-        "example.org",
-        "example",
-        "invalid",
-        "test",
-        "localhost",
-    )
+    names = ("example.com", "example.net", "example.org", "example", "invalid", "test", "localhost")
     return any(host == name or host.endswith("." + name) for name in names)
 
 
-def setup_cell(
-    url: str, branch: str, quick: dict[str, object] | None = None
-) -> str:
+def setup_cell(url: str, branch: str, quick: dict[str, object] | None = None) -> str:
     """Source of the set-up cell: does nothing outside Colab; inside it installs ranges and prepares the chapter.
 
     pip leaves a package alone that is in its range already, so Colab keeps its own torch. quick: parameters of a
@@ -46,10 +36,7 @@ def setup_cell(
     """
     start = 'import sys\n\nif "google.colab" in sys.modules:\n'
     if is_reserved(url):
-        return (
-            start
-            + '    raise RuntimeError("Set repository.url in _config.yml, then `make links`.")'
-        )
+        return start + '    raise RuntimeError("Set repository.url in _config.yml, then `make links`.")'
     given = "" if quick is None else f"quick={quick!r}"
     return (
         start
@@ -64,33 +51,20 @@ def quick_instead(path: Path) -> dict[str, object] | None:
     sizes = path.parents[1] / "_parameters"
     if not (sizes / "large" / f"{path.stem}.yaml").exists():
         return None
-    found: dict[str, object] = yaml.safe_load(
-        (sizes / "quick" / f"{path.stem}.yaml").read_text("utf8")
-    )
+    found: dict[str, object] = yaml.safe_load((sizes / "quick" / f"{path.stem}.yaml").read_text("utf8"))
     return found
 
 
 def notebooks(root: Path) -> list[Path]:
     """The notebooks of the book: those that git tracks or would track."""
     listed = subprocess.run(
-        [
-            "git",
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "book/*.ipynb",
-        ],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "book/*.ipynb"],
         cwd=root,
         capture_output=True,
         text=True,
     )
     if listed.returncode:
-        found = (
-            path
-            for path in (root / "book").rglob("[!.]*.ipynb")
-            if ".ipynb_checkpoints" not in path.parts
-        )
+        found = (path for path in (root / "book").rglob("[!.]*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     else:
         found = (root / line for line in listed.stdout.splitlines())
     return sorted(path for path in found if path.exists())
@@ -99,13 +73,9 @@ def notebooks(root: Path) -> list[Path]:
 def fill(path: Path, url: str, branch: str, *, write: bool) -> bool:
     """Whether the notebook's set-up cell agreed with the address; put it right if `write`."""
     notebook = nbformat.read(path, as_version=4)
-    cells = [
-        cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])
-    ]
+    cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
     if len(cells) != 1:
-        raise SystemExit(
-            f"{path.name}: expected one cell tagged {TAG}, found {len(cells)}"
-        )
+        raise SystemExit(f"{path.name}: expected one cell tagged {TAG}, found {len(cells)}")
     wanted = setup_cell(url, branch, quick_instead(path))
     agrees = cells[0].source == wanted
     if write and not agrees:
@@ -117,29 +87,15 @@ def fill(path: Path, url: str, branch: str, *, write: bool) -> bool:
 def main() -> None:
     """Fill, or with `--check` compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="change nothing, fail if something disagrees",
-    )
-    parser.add_argument(
-        "--root", type=Path, default=ROOT, help="folder of _config.yml"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if something disagrees")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of _config.yml")
     options = parser.parse_args()
-    repository = yaml.safe_load((options.root / "_config.yml").read_text("utf8"))[
-        "repository"
-    ]
+    repository = yaml.safe_load((options.root / "_config.yml").read_text("utf8"))["repository"]
     url, branch = repository["url"].rstrip("/"), repository["branch"]
-    stale = [
-        path
-        for path in notebooks(options.root)
-        if not fill(path, url, branch, write=not options.check)
-    ]
+    stale = [path for path in notebooks(options.root) if not fill(path, url, branch, write=not options.check)]
     if options.check and stale:
         names = ", ".join(path.name for path in stale)
-        sys.exit(
-            f"The Colab cell of {names} does not agree with repository.url: run `make links`."
-        )
+        sys.exit(f"The Colab cell of {names} does not agree with repository.url: run `make links`.")
     for path in stale:
         print(f"filled {path.relative_to(options.root)}")
 

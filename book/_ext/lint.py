@@ -18,6 +18,7 @@ import nbformat
 import papermill
 import yaml
 from ibmd_lite.experiments.fingerprint import fingerprint
+
 from links import ROOT, TAG, notebooks
 
 SIZES = Path("book/_parameters")
@@ -34,9 +35,7 @@ ALT = re.compile(r"""\balt\s*=\s*(?:"[^"]*\S[^"]*"|'[^']*\S[^']*')""")
 DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 DRAWN = re.compile(r"""<[^>]*\brole\s*=\s*["']img["'][^>]*>""", re.DOTALL)
 LABEL = re.compile(r"""\baria-label\s*=\s*(?:"[^"]*\S[^"]*"|'[^']*\S[^']*')""")
-EXERCISE = re.compile(
-    r"^:::+\{exercise\}.*?^:label:\s*(\S+)", re.DOTALL | re.MULTILINE
-)
+EXERCISE = re.compile(r"^:::+\{exercise\}.*?^:label:\s*(\S+)", re.DOTALL | re.MULTILINE)
 SOLUTION = re.compile(r"^:::+\{solution(?:-start)?\}\s+(\S+)", re.MULTILINE)
 BARE_MARKDOWN_IMAGE = re.compile(r"!\[\s*\]\(")
 
@@ -56,15 +55,11 @@ def faults(path: Path, sizes: Path) -> list[str]:
     ]
 
 
-def _tagged(
-    notebook: nbformat.NotebookNode, tag: str
-) -> list[nbformat.NotebookNode]:
+def _tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
 
 
-def _code(
-    notebook: nbformat.NotebookNode,
-) -> Iterator[tuple[int, nbformat.NotebookNode]]:
+def _code(notebook: nbformat.NotebookNode) -> Iterator[tuple[int, nbformat.NotebookNode]]:
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "code" and cell.source.strip():
             yield number, cell
@@ -123,15 +118,9 @@ def _picture_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
             if BARE_MARKDOWN_IMAGE.search(cell.source):
                 yield f"cell {number} has a picture without alternative text"
         else:
-            outputs = [
-                output for output in cell.get("outputs", []) if "data" in output
-            ]
+            outputs = [output for output in cell.get("outputs", []) if "data" in output]
             written = [output.data.get("text/html", "") for output in outputs]
-            if any(
-                kind.startswith("image/")
-                for output in outputs
-                for kind in output.data
-            ):
+            if any(kind.startswith("image/") for output in outputs for kind in output.data):
                 yield f"cell {number} shows a bare figure; show it with display.figure(fig, alt=..., caption=...)"
         for text in written:
             if any(not ALT.search(DATA.sub("", tag)) for tag in IMG.findall(text)):
@@ -158,9 +147,7 @@ def _prose_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
 
 
 def _exercise_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
-    text = "\n".join(
-        cell.source for cell in notebook.cells if cell.cell_type == "markdown"
-    )
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     asked, solved = EXERCISE.findall(text), set(SOLUTION.findall(text))
     if len(asked) < EXERCISES:
         yield f"has {len(asked)} exercises; a chapter has at least {EXERCISES}"
@@ -202,11 +189,7 @@ def _stale_faults(path: Path, notebook: nbformat.NotebookNode) -> Iterator[str]:
 
 def main() -> None:
     """Print the faults of all notebooks of the book, and fail if there are any."""
-    found = [
-        f"{path.relative_to(ROOT)}: {fault}"
-        for path in notebooks(ROOT)
-        for fault in faults(path, ROOT / SIZES)
-    ]
+    found = [f"{path.relative_to(ROOT)}: {fault}" for path in notebooks(ROOT) for fault in faults(path, ROOT / SIZES)]
     print("\n".join(found) or "The notebooks are in order.")
     sys.exit(bool(found))
 

@@ -16,18 +16,15 @@ from pathlib import Path
 
 import nbformat
 from ibmd_lite.experiments.fingerprint import fingerprint
-from links import ROOT, notebooks
 from nbclient import NotebookClient
+
+from links import ROOT, notebooks
 
 
 def strip(notebook: nbformat.NotebookNode) -> None:
     """Remove what differs from run to run or from machine to machine: times, versions, reports."""
     notebook.metadata.pop("papermill", None)
-    notebook.metadata["kernelspec"] = {
-        "display_name": "Python 3",
-        "language": "python",
-        "name": "python3",
-    }
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

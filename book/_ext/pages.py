@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from assets import as_script
-from links import is_reserved
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
 from sphinx.application import Sphinx
 from sphinx.config import Config
+
+from assets import as_script
+from links import is_reserved
 
 STUDENTS = Path(__file__).parents[1] / "_assets" / "students"
 """What `benchmarks/page_students.py` writes: the networks of the page to try them on, and what it shows."""
@@ -34,9 +35,7 @@ def drop_dead_buttons(app: Sphinx, config: Config) -> None:
             options[name] = False
 
 
-def drop_repeated_scripts(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
-) -> None:
+def drop_repeated_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """The theme's notebook support adds one inline `const` twice, which is an error in the console."""
     seen: set[str] = set()
     kept = []
@@ -49,9 +48,7 @@ def drop_repeated_scripts(
     context["script_files"] = kept
 
 
-def read_as_plain_text(
-    app: Sphinx, what: str, name: str, subject: Any, options: Any, lines: list[str]
-) -> None:
+def read_as_plain_text(app: Sphinx, what: str, name: str, subject: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are plain text with ``literals``: `|x* - x0|^2` is mathematics, not markup.
 
     What reStructuredText would take for markup is escaped, and "(eq:...)" becomes a link to the notation page.
@@ -62,9 +59,7 @@ def read_as_plain_text(
             in_literal_block = False
         if not (in_literal_block or line.lstrip().startswith(">>>")):
             parts = re.split(r"(``.+?``|:\w+:`[^`]+`)", line)
-            lines[i] = "".join(
-                part if k % 2 else _escape(part) for k, part in enumerate(parts)
-            )
+            lines[i] = "".join(part if k % 2 else _escape(part) for k, part in enumerate(parts))
         if line.rstrip().endswith("::"):
             in_literal_block = True
     if what in ("attribute", "data", "property"):
@@ -74,33 +69,19 @@ def read_as_plain_text(
 _attributes: dict[str, list[str]] = {}
 
 
-def keep_attributes(
-    app: Sphinx, what: str, name: str, subject: Any, options: Any, lines: list[str]
-) -> None:
+def keep_attributes(app: Sphinx, what: str, name: str, subject: Any, options: Any, lines: list[str]) -> None:
     """Undo what napoleon does to attributes: it takes what stands before a colon for a type."""
     if name in _attributes:
         lines[:] = _attributes.pop(name)
 
 
-def skip_generated(
-    app: Sphinx, what: str, name: str, subject: Any, skip: bool, options: Any
-) -> bool | None:
+def skip_generated(app: Sphinx, what: str, name: str, subject: Any, skip: bool, options: Any) -> bool | None:
     """Leave out the docstrings that Python writes for the fields of named tuples."""
-    return (
-        True
-        if str(getattr(subject, "__doc__", "")).startswith("Alias for field number")
-        else None
-    )
+    return True if str(getattr(subject, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def readable_signature(
-    app: Sphinx,
-    what: str,
-    name: str,
-    subject: Any,
-    options: Any,
-    signature: str | None,
-    returned: str | None,
+    app: Sphinx, what: str, name: str, subject: Any, options: Any, signature: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
     """Put quotes around shapes, which are no Python, and dots for defaults such as `<factory>`.
 
@@ -113,9 +94,7 @@ def readable_signature(
         text = re.sub(r"= <[^<>]*>", "= ...", text)
         return re.sub(
             r"\b(Float|Int|Bool|Shaped)\[([\w.~]+), ([^]'\"]+)\]",
-            lambda found: (
-                f"{found[1]}[{found[2]}, '{found[3].replace('* ', '*')}']"
-            ),
+            lambda found: f"{found[1]}[{found[2]}, '{found[3].replace('* ', '*')}']",
             text,
         )
 
@@ -152,10 +131,7 @@ class AuthorYearLabels(BaseLabelStyle):
 
     @staticmethod
     def _label(entry: Any) -> str:
-        people = [
-            " ".join(person.prelast_names + person.last_names)
-            for person in entry.persons.get("author", [])
-        ]
+        people = [" ".join(person.prelast_names + person.last_names) for person in entry.persons.get("author", [])]
         if len(people) > 2:
             people = [f"{people[0]} et al."]
         return f"{' and '.join(people)}, {entry.fields.get('year', '')}"

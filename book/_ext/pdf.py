@@ -15,8 +15,9 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import chromium
 import yaml
+
+import chromium
 from links import ROOT
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ HTML, PDF = ROOT / "_build" / "html", ROOT / "_build" / "pdf"
 FOLDER = "_static/pdf"
 MARGINS = {"top": "16mm", "bottom": "16mm", "left": "15mm", "right": "15mm"}
 SMALL = "font: 8px sans-serif; color: #444; width: 100%; margin: 0 15mm; display: flex; justify-content: space-between"
+NUMBER = '<span><span class="pageNumber"></span> / <span class="totalPages"></span></span>'
 BUTTON = re.compile(
     r'<li>\s*<(?:button onclick="window\.print\(\)"|a href="[^"]*\.pdf")\s+class="[^"]*btn-download-pdf-button.*?</li>',
     re.DOTALL,
@@ -51,17 +53,11 @@ def chapters(root: Path = ROOT) -> list[str]:
 
 def printed(browser: Browser, page: Path, book: str) -> bytes:
     """A built page as a PDF, A4."""
-    context = browser.new_context(
-        color_scheme="light", reduced_motion="reduce", offline=True
-    )
+    context = browser.new_context(color_scheme="light", reduced_motion="reduce", offline=True)
     opened = context.new_page()
     opened.goto(page.as_uri(), wait_until="load")
-    opened.evaluate(
-        "window.MathJax && MathJax.startup ? MathJax.startup.promise : null"
-    )
-    opened.evaluate(
-        "Promise.all([...document.images].map(i => (i.loading = 'eager', i.decode().catch(() => null))))"
-    )
+    opened.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise : null")
+    opened.evaluate("Promise.all([...document.images].map(i => (i.loading = 'eager', i.decode().catch(() => null))))")
     opened.evaluate(LOOSEN)
     title = opened.title().removesuffix(f" — {book}")
     made = opened.pdf(
@@ -70,7 +66,7 @@ def printed(browser: Browser, page: Path, book: str) -> bytes:
         print_background=True,
         display_header_footer=True,
         header_template=f'<div style="{SMALL}"><span>{html.escape(book)}</span><span>{html.escape(title)}</span></div>',
-        footer_template=f'<div style="{SMALL}; justify-content: center"><span><span class="pageNumber"></span> / <span class="totalPages"></span></span></div>',
+        footer_template=f'<div style="{SMALL}; justify-content: center">{NUMBER}</div>',
         tagged=True,
         outline=True,
     )
@@ -89,15 +85,11 @@ def main() -> None:
     """Print the pages that are named, or all."""
     executable = chromium.path()
     if executable is None:
-        sys.exit(
-            "make pdf needs Chromium: `apt install chromium`, or set IBMD_CHROMIUM to its path"
-        )
+        sys.exit("make pdf needs Chromium: `apt install chromium`, or set IBMD_CHROMIUM to its path")
     names = sys.argv[1:] or chapters()
     missing = [name for name in names if not (HTML / f"{name}.html").exists()]
     if missing:
-        sys.exit(
-            f"not built: {', '.join(missing)}; names are like book/start/quickstart, and `make pages` builds them"
-        )
+        sys.exit(f"not built: {', '.join(missing)}; names are like book/start/quickstart, and `make pages` builds them")
     book = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))["title"]
     PDF.mkdir(parents=True, exist_ok=True)
     (HTML / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -108,9 +100,7 @@ def main() -> None:
             shutil.copyfile(PDF / file, HTML / FOLDER / file)
             up = "../" * (len(PurePosixPath(name).parts) - 1)
             link(page, f"{up}{FOLDER}/{file}")
-            print(
-                f"  {file}: {(PDF / file).stat().st_size / 1e6:.1f} MB", flush=True
-            )
+            print(f"  {file}: {(PDF / file).stat().st_size / 1e6:.1f} MB", flush=True)
 
 
 if __name__ == "__main__":

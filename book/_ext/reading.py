@@ -17,11 +17,12 @@ import nbformat
 import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
-from links import ROOT
-from reading_graph import drawn
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+from links import ROOT
+from reading_graph import drawn
 
 WORDS_A_MINUTE = 200
 SECONDS_A_FORMULA = 20
@@ -30,9 +31,7 @@ FOLDED = {"remove-cell", "remove-input", "hide-input", "hide-cell"}
 
 BLOCK = re.compile(r"^(`{3,})[^\n]*\n.*?^\1", re.DOTALL | re.MULTILINE)
 FORMULA = re.compile(r"^\$\$$.*?^\$\$(?: \([^)]*\))?$", re.DOTALL | re.MULTILINE)
-NO_WORDS = re.compile(
-    r"^:.*$|\{[\w:]+\}|\]\([^)]*\)|</?[a-zA-Z][^<>\n]*>|^\([\w-]+\)=$", re.MULTILINE
-)
+NO_WORDS = re.compile(r"^:.*$|\{[\w:]+\}|\]\([^)]*\)|</?[a-zA-Z][^<>\n]*>|^\([\w-]+\)=$", re.MULTILINE)
 TOOK = re.compile(
     r"\b(?:page|run)(?: took|:)? ([\d.]+) (s|min)"
     r"|^([\d.]+) (s|min)\w* (?:on \d|of processor)",
@@ -65,16 +64,8 @@ def measured(path: Path) -> Size:
         return _of_prose(path.read_text("utf8"))
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    prose = _of_prose(
-        "\n\n".join(
-            cell.source for cell in notebook.cells if cell.cell_type == "markdown"
-        )
-    )
-    lines = sum(
-        len(cell.source.splitlines())
-        for cell in code
-        if not FOLDED & set(cell.metadata.get("tags", []))
-    )
+    prose = _of_prose("\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown"))
+    lines = sum(len(cell.source.splitlines()) for cell in code if not FOLDED & set(cell.metadata.get("tags", [])))
     return Size(
         prose.words,
         prose.formulas,
@@ -85,11 +76,7 @@ def measured(path: Path) -> Size:
 
 
 def _of_prose(text: str) -> Size:
-    shown = [
-        block[0]
-        for block in BLOCK.finditer(text)
-        if re.match(r"`+(python|bash)", block[0])
-    ]
+    shown = [block[0] for block in BLOCK.finditer(text) if re.match(r"`+(python|bash)", block[0])]
     lines = sum(len(block.splitlines()) - 2 for block in shown)
     formulas = len(FORMULA.findall(text))
     for block in shown:
@@ -98,17 +85,10 @@ def _of_prose(text: str) -> Size:
     return Size(sum(any(map(str.isalnum, word)) for word in words), formulas, lines)
 
 
-def _run(
-    notebook: nbformat.NotebookNode, code: list[nbformat.NotebookNode]
-) -> float | None:
+def _run(notebook: nbformat.NotebookNode, code: list[nbformat.NotebookNode]) -> float | None:
     if "seconds" in notebook.metadata.get("ibmd", {}):
         return float(notebook.metadata["ibmd"]["seconds"])
-    printed = [
-        found
-        for cell in code
-        for output in cell.outputs
-        for found in TOOK.finditer(output.get("text", ""))
-    ]
+    printed = [found for cell in code for output in cell.outputs for found in TOOK.finditer(output.get("text", ""))]
     if not printed:
         return None
     number, unit = (part for part in printed[-1].groups() if part)
@@ -127,10 +107,7 @@ def order(root: Path = ROOT) -> dict[str, Any]:
     """`reading.yaml`, with the names of files as in the contents."""
     text = yaml.safe_load((root / "book" / "reading.yaml").read_text("utf8"))
     return {
-        "needs": {
-            f"book/{name}": [f"book/{need}" for need in needs]
-            for name, needs in text["needs"].items()
-        },
+        "needs": {f"book/{name}": [f"book/{need}" for need in needs] for name, needs in text["needs"].items()},
         "impatient": [f"book/{name}" for name in text["impatient"]],
     }
 
@@ -148,9 +125,7 @@ def title(name: str, root: Path = ROOT) -> str:
     text = path.read_text("utf8")
     if path.suffix == ".ipynb":
         cells = nbformat.reads(text, as_version=4).cells
-        text = "\n".join(
-            cell.source for cell in cells if cell.cell_type == "markdown"
-        )
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     found = re.search(r"^# (.+)$", text, re.MULTILINE)
     return found[1] if found else path.stem.capitalize()
 
@@ -196,11 +171,7 @@ class ReadingOrder(SphinxDirective):
         needs, impatient = order()["needs"], order()["impatient"]
         toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
         parts = {
-            part["caption"]: [
-                chapter["file"]
-                for chapter in part["chapters"]
-                if chapter["file"] in needs
-            ]
+            part["caption"]: [chapter["file"] for chapter in part["chapters"] if chapter["file"] in needs]
             for part in toc["parts"]
         }
         parts = {caption: names for caption, names in parts.items() if names}
@@ -210,13 +181,9 @@ class ReadingOrder(SphinxDirective):
             return [nodes.raw("", picture, format="html")]
         if self.arguments[0] == "impatient":
             return self._written(
-                [f"1. {self._entry(name)}" for name in impatient]
-                + ["", f"Together {self._sum(impatient)} of reading."]
+                [f"1. {self._entry(name)}" for name in impatient] + ["", f"Together {self._sum(impatient)} of reading."]
             )
-        lines = [
-            "| Chapter | To read | Stored run | Needs |",
-            "| --- | --- | --- | --- |",
-        ]
+        lines = ["| Chapter | To read | Stored run | Needs |", "| --- | --- | --- | --- |"]
         for caption, names in parts.items():
             lines.append(f"| **{caption}** | {self._sum(names)} | | |")
             for name in names:
@@ -224,9 +191,7 @@ class ReadingOrder(SphinxDirective):
                 took = "" if size.run is None else told(size.run)
                 took += " [^kept]" if size.kept and took else ""
                 links = ", ".join(f"[](/{need})" for need in needs[name])
-                lines.append(
-                    f"| [](/{name}) | {size.minutes} min | {took} | {links} |"
-                )
+                lines.append(f"| [](/{name}) | {size.minutes} min | {took} | {links} |")
         kept = "[^kept]: Beside trainings that the page had finished before, and found again."
         return self._written([*lines, "", kept])
 
@@ -242,9 +207,7 @@ class ReadingOrder(SphinxDirective):
 
     def _written(self, lines: list[str]) -> list[nodes.Node]:
         holder = nodes.container()
-        self.state.nested_parse(
-            StringList(lines, source="reading.yaml"), self.content_offset, holder
-        )
+        self.state.nested_parse(StringList(lines, source="reading.yaml"), self.content_offset, holder)
         return holder.children
 
 

@@ -36,20 +36,17 @@ def drawn(
         for column, caption in enumerate(parts)
     )
     lines = "".join(
-        f'<path d="{_line(places[need], places[name])}"/>'
-        for name, wanted in needs.items()
-        for need in wanted
+        f'<path d="{_line(places[need], places[name])}"/>' for name, wanted in needs.items() for need in wanted
     )
-    boxes = "".join(
-        _box(titles[name], places[name], _link(name, page), name in marked)
-        for name in places
-    )
+    boxes = "".join(_box(titles[name], places[name], _link(name, page), name in marked) for name in places)
     return (
         '<figure class="ibmd-figure reading-graph">'
         f'<svg viewBox="0 0 {width} {height}" width="{width}" role="group" '
-        'aria-label="Chapters, one column a part, and lines from each to those that build on it; the table below says the same.">'
+        'aria-label="Chapters, one column a part, and lines from each to those that build on it; '
+        'the table below says the same.">'
         f"{heads}<g>{lines}</g>{boxes}</svg>"
-        "<figcaption>A line leads from a chapter to those that need it. A broad frame marks the way for the impatient.</figcaption></figure>"
+        "<figcaption>A line leads from a chapter to those that need it. "
+        "A broad frame marks the way for the impatient.</figcaption></figure>"
     )
 
 
@@ -63,9 +60,7 @@ def _line(start: tuple[int, int], end: tuple[int, int]) -> str:
     y, to_y = y + HEIGHT // 2, to_y + HEIGHT // 2
     if x == to_x:
         out = min(6 + 4 * ((to_y - y) // ROW), MARGIN - 2)
-        return (
-            f"M{x} {y + 8}C{x - out} {y + 12} {x - out} {to_y - 8} {x} {to_y - 4}"
-        )
+        return f"M{x} {y + 8}C{x - out} {y + 12} {x - out} {to_y - 8} {x} {to_y - 4}"
     bend = (to_x - x - WIDTH) // 2
     return f"M{x + WIDTH} {y}C{x + WIDTH + bend} {y} {to_x - bend} {to_y} {to_x} {to_y}"
 

@@ -18,10 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.search.en import SearchEnglish
 
 NAME = "search-weights.js"
-LISTS = {
-    "book/back/changelog",
-    "book/back/bibliography",
-}  # they name everything and explain nothing
+LISTS = {"book/back/changelog", "book/back/bibliography"}  # they name everything and explain nothing
 # Readers ask whole questions; Sphinx looks for pages that have every word which is not one of these.
 ASKING = {
     *("can", "do", "does", "how", "i", "many", "much", "my"),
@@ -32,24 +29,16 @@ SATURATION, LENGTH = 8, 0.6
 SCALE, LEAST = 20, 4
 
 
-def weights(
-    counts: Mapping[str, Counter[str]],
-) -> dict[str, dict[str, int]]:
+def weights(counts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
     """Word -> page -> weight, from page -> word -> number: the rarer the word and the more often, the more."""
-    usual = sum(sum(words.values()) for words in counts.values()) / max(
-        len(counts), 1
-    )
+    usual = sum(sum(words.values()) for words in counts.values()) / max(len(counts), 1)
     having = Counter(word for words in counts.values() for word in words)
     found: dict[str, dict[str, int]] = {}
     for page, words in counts.items():
         pays = SATURATION * (1 - LENGTH + LENGTH * sum(words.values()) / usual)
         for word, number in words.items():
-            rare = math.log(
-                1 + (len(counts) - having[word] + 0.5) / (having[word] + 0.5)
-            )
-            weight = round(
-                SCALE * rare * number * (SATURATION + 1) / (number + pays)
-            )
+            rare = math.log(1 + (len(counts) - having[word] + 0.5) / (having[word] + 0.5))
+            weight = round(SCALE * rare * number * (SATURATION + 1) / (number + pays))
             if weight >= LEAST:
                 found.setdefault(word, {})[page] = weight
     return found
@@ -61,9 +50,7 @@ def _words(app: Sphinx, page: str) -> Counter[str]:
     for text in app.env.get_doctree(page).findall(nodes.Text):
         if not isinstance(text.parent, nodes.raw):
             split = (word.lower() for word in lang.split(text))
-            counted.update(
-                lang.stem(word) for word in split if lang.word_filter(word)
-            )
+            counted.update(lang.stem(word) for word in split if lang.word_filter(word))
     return counted
 
 
@@ -84,9 +71,7 @@ def write(app: Sphinx, error: Exception | None) -> None:
         path.write_text(f"window.searchWeights = {text};\n", "utf8")
 
 
-def load(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
-) -> None:
+def load(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """The search page, and no other, loads the weights."""
     if page == "search":
         app.add_js_file(NAME)

