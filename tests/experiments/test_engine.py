@@ -174,7 +174,7 @@ if seed == 1:
     with open("ids", "a") as file:
         print(os.getpid(), child.pid, file=file)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it does not even hear Ctrl-C
-    while True:
+    for _ in range(60):
         time.sleep(1)
 """
 
