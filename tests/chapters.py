@@ -19,7 +19,7 @@ def quick_parameters(path: Path) -> dict[str, object]:
     return yaml.safe_load((ROOT / QUICK / f"{path.stem}.yaml").read_text("utf8")) or {}
 
 
-def skip_unchanged(path: Path) -> None:
+def skip_unchanged(path: Path, always: str = "quickstart") -> None:
     every = os.environ.get("IBMD_EVERY_NOTEBOOK") == "1"
-    if not (every or path.stem == "quickstart" or changed(path)):
+    if not (every or path.stem == always or changed(path)):
         pytest.skip("a notebook whose code has not changed since its outputs were stored; `make quick` runs every one")
