@@ -134,7 +134,7 @@ def files_below(folder: Path) -> set[str]:
         ("a/../../../outside.png", ("good.png",)),
         ("C:\\outside.png", ("C:\\outside.png", "good.png")),  # a name, never a place
         ("/tmp/outside.png", "lie at several depths"),
-        ("link.png", "cannot be decoded: link.png"),
+        ("link.png", "cannot be used: link.png"),
     ],
 )
 def test_a_zip_of_images_is_read_where_it_is(tmp_path: Path, cache: Path, name: str, becomes: tuple | str) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LARGEST_IMAGE", "Damaged", "Decoded", "Fit", "decoded", "read", "rgb", "to_unit"]
 
-Fit = Literal["crop", "resize"]
+Fit = Literal["crop", "resize", "exact"]
 Damaged = Literal["refuse", "skip"]
 
 LARGEST_IMAGE = 2**26
@@ -120,7 +120,8 @@ def read(
     """Decode a listing, or take it from the cache.
 
     ``"crop"`` scales the short side to ``size`` and takes the central square, ``"resize"`` scales both sides; either
-    with Pillow's LANCZOS filter, and not at all where nothing is to be scaled.
+    with Pillow's LANCZOS filter, and not at all where nothing is to be scaled.  ``"exact"`` scales nothing: an image
+    of another size counts as damaged.
     With ``panels`` each image is first cut into that many of equal width, whose channels follow one another.
 
     Raises:
@@ -129,8 +130,8 @@ def read(
     """
     if size < 1:
         raise ValueError(f"size is {size}; expected at least one pixel")
-    if fit not in ("crop", "resize"):
-        raise ValueError(f"fit is {fit!r}; expected 'crop' or 'resize'")
+    if fit not in ("crop", "resize", "exact"):
+        raise ValueError(f"fit is {fit!r}; expected 'crop', 'resize' or 'exact'")
     if damaged not in ("refuse", "skip"):
         raise ValueError(f"damaged is {damaged!r}; expected 'refuse' or 'skip'")
     key = _key(Path(path), entries, size, fit, panels)
@@ -201,10 +202,12 @@ def decoded(path: str | os.PathLike, entries: Sequence[Entry], size: int, fit: F
 
 
 def _fitted(image: Image.Image, size: int, fit: Fit, panels: int) -> ndarray:
-    """The panels of an image, (3 panels, size, size)."""
+    """The panels of an image, (3 panels, size, size); ValueError if nothing may be scaled and its size is another."""
     import numpy
     from PIL import Image
 
+    if fit == "exact" and image.size != (panels * size, size):
+        raise ValueError(f"is {image.width} x {image.height}, not {panels * size} x {size}")
     arrays = []
     for panel in range(panels):
         width, height = image.width // panels, image.height
@@ -253,7 +256,7 @@ def _from_cache(key: str, n: int, shape: tuple[int, ...]) -> Decoded | None:
 
 def _tell_faults(path: str | os.PathLike, entries: Sequence[Entry], faults: dict[int, str], damaged: Damaged) -> None:
     named = [f"{entries[place].name} ({fault})" for place, fault in faults.items()]
-    summary = f"{len(faults):,} of {len(entries):,} images of {path} cannot be decoded: {few(named)}"
+    summary = f"{len(faults):,} of {len(entries):,} images of {path} cannot be used: {few(named)}"
     if damaged == "refuse":
         raise ValueError(f"{summary}; repair or remove them, or leave them out with damaged='skip'")
     if len(faults) == len(entries):

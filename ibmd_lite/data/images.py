@@ -91,7 +91,8 @@ class Images:
             size: height and width in pixels.
             split: which one; may be left out where there is one or none.
             fit: ``"crop"`` scales the short side to ``size`` and takes the centre, ``"resize"`` scales height and
-                width each to ``size``; both with Pillow's LANCZOS filter.
+                width each to ``size``; both with Pillow's LANCZOS filter. ``"exact"`` scales nothing and counts images
+                of another size as damaged: for corrupted images, to which scaling would be a second corruption.
             damaged: images that cannot be decoded are an error that names and counts them (``"refuse"``), or are
                 left out with a warning and named in ``skipped`` (``"skip"``).
             cache: keep the pixels in `cache_folder` under a key made of the path, of the files' names, sizes and times

@@ -19,7 +19,16 @@ from torch.nn import functional
 
 from ibmd_lite.bridges import VE, Bridge, Brownian, ResShift
 from ibmd_lite.data import JPEG, Blur, Corrupted, Corruption, Images, Inpainting, Sketch, SuperResolution
-from ibmd_lite.distillation import Distillation, DistillationSettings, Losses, Student, ibmd_loss
+from ibmd_lite.distillation import (
+    Distillation,
+    DistillationSettings,
+    Losses,
+    Rollout,
+    Student,
+    end_of_chain,
+    ibmd_loss,
+    refilled_chain,
+)
 from ibmd_lite.evaluation import frechet_distance
 from ibmd_lite.evaluation.classifier import CIFAR10, load_classifier
 from ibmd_lite.evaluation.gap import RefittedGap, refitted_gap
@@ -60,7 +69,7 @@ class Family:
     """One family: its network in small, what it restores here, and the walk that its authors take.
 
     model: makes a fresh ``BridgeModel``.  intervals: of the walk.  noise_channels: of z, as many as the image has by
-    default.  labels: whether the classes are told.  steps: calls of the students.
+    default.  labels: whether the classes are told.  steps: calls of the students.  rollout: which x0 they learn from.
     """
 
     model: Callable[[], BridgeModel]
@@ -71,6 +80,7 @@ class Family:
     noise_channels: int | None = None
     labels: bool = False
     steps: tuple[int, ...] = (1, 2)
+    rollout: Rollout = end_of_chain
 
     def grid(self, bridge: Bridge) -> Tensor:
         """Times of the walk: DDBM's own for its hybrid sampler, even ones for the others; (times,)."""
@@ -132,6 +142,15 @@ def _diffusers() -> BridgeModel:
 FAMILIES = {
     "I2SB": Family(_reduced("i2sb-sr4x-pool"), SuperResolution(4, "pool"), Markov()),
     "I2SB, ot-ode": Family(_reduced("i2sb-blur-gauss"), Blur(2.0), Markov()),
+    # The bridge adds no noise, the hole holds it.
+    "I2SB, hole": Family(
+        _reduced("i2sb-inpaint-center"),
+        Inpainting(),
+        Markov(),
+        noise_channels=0,
+        steps=(1, 2, 4),
+        rollout=refilled_chain,
+    ),
     "I2SB, cond-x1": Family(_reduced("i2sb-conditional"), JPEG(10), Markov()),
     "DDBM, VP": Family(_reduced("ddbm-edges2handbags"), Sketch(), Hybrid(), 18),
     "DDBM, VE": Family(_reduced("ddbm-edges2handbags-ve", DecadesVE()), Sketch(), Hybrid(), 18),
@@ -238,6 +257,7 @@ class FamilyRun:
             fake_updates=budget.fake_updates,
             weight=teacher.output_weight,
             loss=loss,
+            rollout=self.family.rollout,
         )
         run = Distillation(teacher, student, fake=fake, settings=settings, device=self.device)
         stream = Draws(self.pairs.sources, budget.batch, self.seed + 1)

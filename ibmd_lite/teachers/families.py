@@ -54,6 +54,7 @@ class Published:
     licence : of the weights
     expect : published results, and their source
     hole : what an inpainting teacher finds in the hole of xT; None for other tasks
+    source : how its authors made xT, where the task does not say it; another xT is another task
     """
 
     task: str
@@ -66,6 +67,7 @@ class Published:
     licence: str
     expect: str = "no figures in 2502.01362"
     hole: str | None = None
+    source: str | None = None
 
     @property
     def conditional(self) -> bool:
@@ -77,7 +79,21 @@ NOISE = "N(0, 1) noise, drawn once per image: give Inpainting()'s Source; the st
 ZEROS = "zeros: give Source(x0 * (1 - mask), mask=mask, label=label); the variety must come from z"
 
 
-def _i2sb(task: str, name: str, expect: str = Published.expect, *, noisy: bool = True) -> Published:
+BICUBIC = "SuperResolution(4, 'repeat'): shrunk by the cubic filter, each pixel repeated; border pixels differ a little"
+POOL = "SuperResolution(4, 'pool')"
+CODED = (
+    "JPEG as I2SB's corruption/jpeg.py computes it, no file: every other colour sample is dropped, without a mean, the "
+    "rest is repeated, and nothing is clipped or rounded to bytes. JPEG(quality) of this package writes real files"
+)
+BLURRED = (
+    "I2SB's corruption/blur.py: along each axis {taps}, on images in [0, 1] with zeros around them. "
+    "This package has no such blur"
+)
+
+
+def _i2sb(
+    task: str, name: str, expect: str = Published.expect, *, noisy: bool = True, source: str | None = None
+) -> Published:
     """scripts/train.sh has beta_max and --ot-ode of every task; i2sb/ckpt_util.py the network, ADM's own at 256."""
     return Published(
         task,
@@ -90,6 +106,7 @@ def _i2sb(task: str, name: str, expect: str = Published.expect, *, noisy: bool =
         "CC-BY-NC-SA-4.0",
         expect,
         NOISE if "inpaint" in name else None,
+        source,
     )
 
 
@@ -122,24 +139,38 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
             "4x super-resolution, bicubic filter",
             "sr4x-bicubic",
             "FID 2.8, accuracy 70.7 in 1000 calls; IBMD 2.6, 72.3 in 1 (2502.01362)",
+            source=BICUBIC,
         ),
         "i2sb-sr4x-pool": _i2sb(
             "4x super-resolution, pooling filter",
             "sr4x-pool",
             "FID 2.7, accuracy 71.0 in 1000 calls; IBMD 2.5, 72.5 in 1 (2502.01362)",
+            source=POOL,
         ),
         "i2sb-jpeg-5": _i2sb(
             "JPEG restoration, quality 5",
             "jpeg-5",
             "FID 4.6, accuracy 67.9 in 1000 calls; IBMD 5.2, 66.6 in 1 (2502.01362)",
+            source=CODED,
         ),
         "i2sb-jpeg-10": _i2sb(
             "JPEG restoration, quality 10",
             "jpeg-10",
             "FID 3.6, accuracy 72.1 in 1000 calls; IBMD 3.7, 72.4 in 1 (2502.01362)",
+            source=CODED,
         ),
-        "i2sb-blur-uni": _i2sb("deblurring, uniform kernel", "blur-uni", noisy=False),
-        "i2sb-blur-gauss": _i2sb("deblurring, Gaussian kernel", "blur-gauss", noisy=False),
+        "i2sb-blur-uni": _i2sb(
+            "deblurring, uniform kernel",
+            "blur-uni",
+            noisy=False,
+            source=BLURRED.format(taps="a sum of 8 neighbours, -4 to 3, over 9"),
+        ),
+        "i2sb-blur-gauss": _i2sb(
+            "deblurring, Gaussian kernel",
+            "blur-gauss",
+            noisy=False,
+            source=BLURRED.format(taps="4 of the 5 taps of a Gaussian of 10 pixels, -2 to 1"),
+        ),
         "i2sb-inpaint-center": _i2sb(
             "inpainting of the central 128 x 128",
             "inpaint-center",

@@ -94,7 +94,25 @@ def test_pool_averages_squares() -> None:
     torch.testing.assert_close(SuperResolution(4, "pool")(torch.from_numpy(image)), expected)
 
 
-@pytest.mark.parametrize("corruption", [SuperResolution(2), SuperResolution(2, "pool"), SuperResolution(), Blur(3.0)])
+def test_repeat_shrinks_with_the_cubic_filter_and_repeats_pixels() -> None:
+    """Away from the border the small image is a sum of 16 taps an axis, as Keys wrote them with a = -1/2."""
+    distance = numpy.abs((numpy.arange(16) - 7.5) / 4)
+    near, far = 1.5 * distance**3 - 2.5 * distance**2 + 1, -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    taps = numpy.where(distance <= 1, near, far)
+    taps /= taps.sum()
+    image = torch.rand(1, 1, 24, 24, dtype=torch.float64)
+    found = SuperResolution(4, "repeat")(image)[0, 0].numpy()
+    for row, column in ((2, 2), (3, 2)):
+        rows, columns = (slice(4 * k - 6, 4 * k + 10) for k in (row, column))
+        expected = taps @ image[0, 0, rows, columns].numpy() @ taps
+        square = found[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        numpy.testing.assert_allclose(square, numpy.full((4, 4), expected), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "corruption",
+    [SuperResolution(2), SuperResolution(2, "pool"), SuperResolution(2, "repeat"), SuperResolution(), Blur(3.0)],
+)
 def test_flat_images_stay(corruption: Corruption) -> None:
     image = torch.full((2, 3, 8, 16), 0.3)
     torch.testing.assert_close(corruption(image), image)
@@ -213,7 +231,7 @@ def test_what_is_no_batch_of_images_is_refused(corruption: Corruption) -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"10 x 8.*factor 4"):
         SuperResolution()(torch.zeros(1, 3, 10, 8))
-    with pytest.raises(ValueError, match="'nearest'; expected 'bicubic' or 'pool'"):
+    with pytest.raises(ValueError, match="'nearest'; expected 'bicubic', 'pool' or 'repeat'"):
         SuperResolution(kind="nearest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="factor is 1"):
         SuperResolution(1)

@@ -113,6 +113,19 @@ def test_images_of_the_size_are_not_touched(tmp_path: Path, name: str, options: 
     assert (rows(Images.read(tmp_path, size=16, fit="resize"), 0) == expected).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 17), (17, 16), (32, 32)])
+def test_exact_scales_nothing_and_names_what_has_another_size(tmp_path: Path, height: int, width: int) -> None:
+    save(tmp_path / "1.png", picture(0, 16))
+    assert (rows(Images.read(tmp_path, size=16, fit="exact"), 0) == picture(0, 16)).all()
+    save(tmp_path / "2.png", picture(1, height, width))
+    with pytest.raises(
+        ValueError, match=rf"1 of 2 images .* cannot be used: 2\.png \(is {width} x {height}, not 16 x 16"
+    ):
+        Images.read(tmp_path, size=16, fit="exact")
+    with pytest.warns(UserWarning, match=r"they are left out"):
+        assert Images.read(tmp_path, size=16, fit="exact", damaged="skip").names == ("1.png",)
+
+
 @pytest.mark.parametrize(("height", "width"), [(20, 36), (36, 20), (40, 40), (6, 10), (21, 36)])
 def test_crop_and_resize_agree_with_pillow(tmp_path: Path, height: int, width: int) -> None:
     image = Image.open(save(tmp_path / "1.png", picture(0, height, width)))
@@ -227,7 +240,7 @@ def test_damaged_images_are_counted_and_named(tmp_path: Path, zip_it: bool) -> N
     faults = damage(tmp_path / "images")
     source = zipped(tmp_path / "images", tmp_path / "images.zip") if zip_it else tmp_path / "images"
     for _ in range(2):  # decoded, then from the cache
-        with pytest.raises(ValueError, match=r"5 of 17 images of .* cannot be decoded.*damaged='skip'") as refusal:
+        with pytest.raises(ValueError, match=r"5 of 17 images of .* cannot be used.*damaged='skip'") as refusal:
             Images.read(source, size=16)
         for name, fault in faults.items():
             assert re.search(rf"{name} \(.*?({fault}).*?\)[,;]", str(refusal.value))
@@ -470,7 +483,7 @@ def test_refusals(tmp_path: Path) -> None:
         Images.read(tmp_path / "images/1.png", size=8)
     with pytest.raises(ValueError, match="size is 0"):
         Images.read(tmp_path / "images", size=0)
-    with pytest.raises(ValueError, match="'pad'; expected 'crop' or 'resize'"):
+    with pytest.raises(ValueError, match="'pad'; expected 'crop', 'resize' or 'exact'"):
         Images.read(tmp_path / "images", size=8, fit="pad")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'ignore'; expected 'refuse' or 'skip'"):
         Images.read(tmp_path / "images", size=8, damaged="ignore")  # type: ignore[arg-type]

@@ -50,6 +50,13 @@ def test_halves_are_scaled_by_themselves(tmp_path: Path, fit: str) -> None:
         assert (rows(found[0]) == numpy.asarray(expected)).all(), "the other half shows through, or another filter"
 
 
+def test_halves_of_another_size_are_named_where_nothing_may_be_scaled(tmp_path: Path) -> None:
+    sheets(tmp_path, "1.png")
+    assert len(Pairs.side_by_side(tmp_path, size=8, fit="exact")) == 1
+    with pytest.raises(ValueError, match=r"cannot be used: 1\.png \(is 16 x 8, not 8 x 4\)"):
+        Pairs.side_by_side(tmp_path, size=4, fit="exact")
+
+
 def test_files_that_are_no_pairs_are_named(tmp_path: Path) -> None:
     sheets(tmp_path, "1.png", "2.png")
     save(tmp_path / "odd.png", picture(0, 8, 17))
@@ -113,7 +120,7 @@ def test_a_damaged_image_takes_its_partner_with_it(tmp_path: Path) -> None:
     fill(tmp_path / "xT", "1.png", "2.png", "3.png", "4.png")
     (tmp_path / "x0/1.png").write_bytes(b"")
     (tmp_path / "xT/3.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"1 of 4 images of .*x0 cannot be decoded: 1\.png"):
+    with pytest.raises(ValueError, match=r"1 of 4 images of .*x0 cannot be used: 1\.png"):
         Pairs.parallel(tmp_path / "x0", tmp_path / "xT", size=8)
     with pytest.warns(UserWarning, match="left out"):
         pairs = Pairs.parallel(tmp_path / "x0", tmp_path / "xT", size=8, damaged="skip")

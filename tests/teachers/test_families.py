@@ -10,7 +10,7 @@ from test_reference import Denoiser, agree, bbdm_m, bridge_of, clock_of, own_tim
 from torch import nn
 
 from ibmd_lite.bridges import DBIMI2SB, I2SB, VE, VP, Brownian, I2SBFlow
-from ibmd_lite.distillation import Distillation, DistillationSettings, Student
+from ibmd_lite.distillation import Distillation, DistillationSettings, Student, end_of_chain, refilled_chain
 from ibmd_lite.model import DDBM, BridgeModel, I2SBNoise, Source
 from ibmd_lite.sampling import DBIM, Heun, Hybrid, Markov, sample
 from ibmd_lite.teachers import ADM, PUBLISHED, BBDMIndex, build, load_teacher, published
@@ -50,6 +50,7 @@ def test_settings_of_the_training_scripts():
         assert own.network.labels == (1000 if name.startswith("dbim") else 0)
         assert own.image_size % own.network.downsampling == 0
         assert (own.hole is None) == ("inpaint" not in name)
+        assert (own.source is None) == all(kind not in name for kind in ("sr4x", "jpeg", "blur"))
         assert (own.file is None) == ("settings" in own.expect)
 
 
@@ -247,21 +248,25 @@ def test_one_update_of_distillation(name, tmp_path):
     source = source_of(name, generator)
     given = {} if source.label is None else {"label": source.label}
     before = [value.clone() for value in teacher.parameters()]
-    student = Student.of(teacher, input_layer=ADM.input_layer, steps=2)
-    assert student.channels == student.noise_channels == 3
+    hole = PUBLISHED[name].hole or ""
+    noise_channels = 0 if "noise" in hole else 3  # noise in xT is enough
+    student = Student.of(teacher, input_layer=ADM.input_layer, steps=2, noise_channels=noise_channels)
+    assert (student.channels, student.noise_channels) == (3, noise_channels)
     with torch.no_grad():  # a student starts as its teacher
         t = torch.full((2,), teacher.bridge.T)
         seen = (source.xT,) if teacher.conditional else ()
         answer = source.compose(teacher(source.xT, t, *seen, **given))
         torch.testing.assert_close(student.walk(source, 1, generator), answer)
-    settings = DistillationSettings(fake_updates=1, weight=teacher.output_weight)
+    rollout = end_of_chain if noise_channels else refilled_chain
+    settings = DistillationSettings(fake_updates=1, weight=teacher.output_weight, rollout=rollout)
     run = Distillation(teacher, student, settings=settings, device="cpu")
     record = next(run.updates([source] * 2, 1))
     assert math.isfinite(record.loss)
     assert all(torch.equal(a, b) for a, b in zip(before, teacher.parameters(), strict=True))
     first = student.model.network.get_submodule(ADM.input_layer).weight
-    assert first.shape[1] == (9 if teacher.conditional else 6)
-    assert first[:, 3:6].abs().max() > 0  # the noise inputs, zero at the start, have learned something
+    assert first.shape[1] == (6 if teacher.conditional else 3) + noise_channels
+    if noise_channels:
+        assert first[:, 3:6].abs().max() > 0  # the noise inputs, zero at the start, have learned something
     restored = run.student(source)
     assert bool(restored.isfinite().all())
     if source.mask is not None:
