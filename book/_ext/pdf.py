@@ -39,7 +39,8 @@ ENTRY = """<li><a href="{address}" class="btn btn-sm btn-download-pdf-button dro
 LOOSEN = """() => {
     const here = location.href.split("#")[0];
     for (const link of document.querySelectorAll("a[href]")) {
-        if (link.href.startsWith("file:") && link.href.split("#")[0] !== here) link.removeAttribute("href");
+        const leads = new URL(link.getAttribute("href"), location.href).href;  // a drawing's link has no text as href
+        if (leads.startsWith("file:") && leads.split("#")[0] !== here) link.removeAttribute("href");
     }
 }"""
 

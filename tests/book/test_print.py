@@ -63,6 +63,12 @@ def test_no_path_of_a_disk_is_in_it(chapter: bytes) -> None:
     assert b"file:" not in chapter
 
 
+def test_a_drawing_with_links_is_printed_and_leads_to_no_disk(browser: Browser, pages: Path) -> None:
+    made = printed(browser, pages / "book/start/reading-order.html", BOOK)
+    assert sheets(made) >= 2
+    assert b"file:" not in made
+
+
 def test_the_method_fits_one_side_of_a4(browser: Browser, pages: Path) -> None:
     made = printed(browser, pages / "book/back/summary.html", BOOK)
     assert sheets(made) == 1
