@@ -148,7 +148,6 @@ FAMILIES = {
         Inpainting(),
         Markov(),
         noise_channels=0,
-        steps=(1, 2, 4),
         rollout=refilled_chain,
     ),
     "I2SB, cond-x1": Family(_reduced("i2sb-conditional"), JPEG(10), Markov()),

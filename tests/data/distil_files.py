@@ -17,7 +17,7 @@ from ibmd_lite.networks import UNet
 from ibmd_lite.training import Draws, load_weights, progress
 
 folder = Path(sys.argv[1])
-images = Images.read(folder / "corrupted", size=16)
+images = Images.read(folder / "corrupted", size=16, fit="exact")
 network = UNet(width=16, multipliers=(1, 2), patch=2)
 load_weights(folder / "teacher.safetensors", network)
 teacher = BridgeModel(network, Brownian(0.02))
