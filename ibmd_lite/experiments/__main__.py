@@ -97,11 +97,14 @@ def show(progress: Progress) -> None:
 
 
 def _collect(arguments: argparse.Namespace) -> None:
-    table = collect(*arguments.folders)
+    table = collect(*arguments.folders, tell=lambda line: print(line, file=sys.stderr))
     if arguments.csv:
         table.to_csv(arguments.csv, index=False)
-    varied = [name for name in table if table[name].map(repr).nunique() > 1 and not str(name).startswith("run_")]
-    print(table[[*varied, "run_seconds", "run_peak_bytes"]].to_string(index=False))
+    varied = {name for name in table if table[name].map(repr).nunique() > 1}
+    own = [name for name in table if not str(name).startswith("run_")]
+    shown = [name for name in own if name in varied or name in table.attrs["metrics"]]
+    shown += ["run_notebook"] if "run_notebook" in varied else []
+    print(table[[*shown, "run_seconds", "run_peak_bytes"]].to_string(index=False))
 
 
 if __name__ == "__main__":

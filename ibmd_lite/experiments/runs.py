@@ -1,7 +1,7 @@
 """One run of a notebook: papermill in this process, and a folder with the executed notebook and ``result.json``.
 
-The folder is named by the state of the code and by the parameters, so that a result is found again as long as nothing
-it depends on has changed, and is never that of another run.  Imports papermill, nbclient and its neighbours.
+The folder is named by the notebook, the state of the code and the parameters, so that a result is found again as long
+as nothing it depends on has changed, and is never that of another run.  Imports papermill, nbclient and its neighbours.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from ibmd_lite.experiments.files import locked, one_gpu, write_text
 from ibmd_lite.experiments.fingerprint import fingerprint
+from ibmd_lite.experiments.reading import result_of
 
 __all__ = ["Run", "RunError", "commit_of", "execute", "found"]
 
@@ -73,8 +74,8 @@ class Run:
         commit: str | None,
         minutes: float | None = None,
     ) -> Run:
-        """A run whose folder below ``out`` is named by the code and all parameters."""
-        words = json.dumps([code, defaults | parameters], sort_keys=True)
+        """A run whose folder below ``out`` is named by the notebook's place, its code and all parameters."""
+        words = json.dumps([_place(notebook, out), code, defaults | parameters], sort_keys=True)
         folder = out / hashlib.sha256(words.encode()).hexdigest()[:12]
         return cls(notebook, parameters, case, defaults, code, commit, folder, minutes)
 
@@ -82,10 +83,10 @@ class Run:
 def found(run: Run) -> dict[str, Any] | None:
     """The run's result, if it is there; under the name that its case has today."""
     try:
-        result = json.loads((run.folder / "result.json").read_text("utf8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        result = result_of(run.folder / "result.json")
+    except (FileNotFoundError, ValueError):  # a damaged one is made anew
         return None
-    if not isinstance(result, dict) or result.get("fingerprint") != run.code:
+    if result["fingerprint"] != run.code:
         return None
     if result["case"] != run.case:
         result["case"] = run.case
@@ -133,6 +134,11 @@ def commit_of(folder: Path) -> str | None:
         return None
 
 
+def _place(notebook: Path, folder: Path) -> str:
+    """The way from a folder to the notebook, which stays when both are moved."""
+    return Path(os.path.relpath(notebook, folder)).as_posix()
+
+
 def _write(run: Run, result: dict[str, Any]) -> None:
     write_text(run.folder / "result.json", json.dumps(result, indent=1) + "\n")
 
@@ -156,13 +162,14 @@ def _executed(run: Run) -> dict[str, Any]:
     parameters = run.defaults | run.parameters
     return {
         "notebook": run.notebook.name,
+        "notebook_path": _place(run.notebook, run.folder),
         "case": run.case,
         "parameters": parameters,
         "seed": parameters.get("seed"),
         "metrics": _metrics(notebook.cells),
         "fingerprint": run.code,
         "commit": run.commit,
-        "started": began.isoformat(timespec="seconds"),
+        "started": began.isoformat(timespec="milliseconds"),
         "wall_seconds": round(seconds, 3),
         **notebook.metadata["kernel_told"],
     }
