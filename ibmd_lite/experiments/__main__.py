@@ -14,9 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ibmd_lite.experiments.engine import Processes, Progress, run_sweep
+from ibmd_lite.experiments.reading import yaml_of
 from ibmd_lite.experiments.sweep import Sweep
 from ibmd_lite.experiments.tables import collect, store
 
@@ -43,15 +42,12 @@ def main(words: list[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     try:
         arguments.command(arguments)
-    except (ValueError, TypeError, RuntimeError, ImportError, OSError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    given = yaml.safe_load(arguments.f.read_text("utf8")) if arguments.f else {}
-    if not isinstance(given, dict):
-        raise ValueError(f"{arguments.f} must hold names with values, holds {given!r}")
-    given |= {name: yaml.safe_load(value) for name, value in arguments.p}
+    given = _given(arguments.f, arguments.p)
     sweeps = [_read(file, given) for file in arguments.files]  # all of them, before the first run
     executor = _executor(arguments)
     try:
@@ -67,6 +63,17 @@ def _run(arguments: argparse.Namespace) -> None:
         os._exit(130)  # the runs that are going on end with this process
     finally:
         executor.shutdown()
+
+
+def _given(file: Path | None, words: list[list[str]]) -> dict[str, Any]:
+    """The parameters of a file, and those of the command line, which stand for the file's."""
+    given = yaml_of(file.read_bytes(), str(file)) if file else {}
+    if not isinstance(given, dict):
+        raise ValueError(f"{file} must hold names with values, holds {given!r}")
+    names = [name for name, _ in words]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"-p gives {twice} more than once; give each one time, or several values in a sweep's grid")
+    return given | {name: yaml_of(value, f"-p {name}") for name, value in words}
 
 
 def _read(file: Path, given: dict[str, Any]) -> Sweep:

@@ -48,7 +48,9 @@ def result_of(path: Path) -> dict[str, Any]:
 def yaml_of(text: str | bytes, name: str) -> Any:
     """The value of a YAML text; ``name`` is told where it is no YAML, or has one name twice in a mapping."""
     try:
-        return _Loader(text).get_single_data()
+        loader = _Loader(text)
+        loader.name = name
+        return loader.get_single_data()
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{name} cannot be read as YAML: {error}") from error
 

@@ -147,7 +147,10 @@ def test_a_damaged_result_is_named_and_the_others_are_kept(tmp_path: Path, damag
         (["run", "../book/chapter.ipynb", "-p", "sede", "1"], "does not know ['sede']"),
         (["run", "../book/chapter.ipynb", "-p", "seed", "one"], "which 'one' (str) cannot stand for"),
         (["run", "../book/chapter.ipynb", "-f", "list.yaml"], "must hold names with values, holds [1]"),
-        (["run", "broken.yaml"], "error: "),
+        (["run", "../book/chapter.ipynb", "-f", "twice.yaml"], "twice.yaml cannot be read as YAML: `seed` stands"),
+        (["run", "../book/chapter.ipynb", "-p", "seed", "1", "-p", "seed", "2"], "-p gives ['seed'] more than once"),
+        (["run", "../book/chapter.ipynb", "-p", "seed", "[1"], "-p seed cannot be read as YAML"),
+        (["run", "broken.yaml"], "broken.yaml cannot be read as YAML: "),
         (["run", "trial.yaml", "--jobs", "0"], "at least 1"),
     ],
 )
@@ -157,6 +160,7 @@ def test_what_is_wrong_is_said_before_the_first_run(
     write(tmp_path, seeds=[0])
     monkeypatch.chdir(tmp_path / "sweeps")
     Path("list.yaml").write_text("[1]")
+    Path("twice.yaml").write_text("{seed: 1, seed: 2}")
     Path("broken.yaml").write_text("{notebook")
     with pytest.raises(SystemExit) as stopped:
         main(words)
