@@ -21,6 +21,8 @@ from ibmd_lite.experiments.tables import collect, store
 
 __all__ = ["main", "show"]
 
+ERRORS = (ValueError, TypeError, RuntimeError, ImportError, OSError)
+
 
 def main(words: list[str] | None = None) -> None:
     """Run what the command line says."""
@@ -42,7 +44,7 @@ def main(words: list[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     try:
         arguments.command(arguments)
-    except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
+    except ERRORS as error:
         sys.exit(f"error: {error}")
 
 
@@ -50,19 +52,29 @@ def _run(arguments: argparse.Namespace) -> None:
     given = _given(arguments.f, arguments.p)
     sweeps = [_read(file, given) for file in arguments.files]  # all of them, before the first run
     executor = _executor(arguments)
+    failed: list[str] = []
     try:
         for sweep in sweeps:
-            print(f"{sweep.name}: {len(sweep.cases)} runs of {sweep.notebook.name}")
-            print(f"{'ended':>11}  {'':6}  {'seconds':>8}  {'remaining':>9}  run", flush=True)
-            results = run_sweep(sweep, arguments.out, executor, show)
-            print(f"{sweep.name}: all {len(results)} results are in {arguments.out / sweep.name}")
-            if arguments.tables:
-                print(f"{sweep.name}: table in {store(sweep, results, arguments.tables)}")
+            try:
+                _run_one(sweep, arguments, executor)
+            except ERRORS as error:  # the others are run all the same
+                failed.append(f"{sweep.name}: {error}")
     except KeyboardInterrupt:
         print("stopped; what is finished is kept, the same command goes on", flush=True)
         os._exit(130)  # the runs that are going on end with this process
     finally:
         executor.shutdown()
+    if failed:
+        raise RuntimeError("\n\n".join(failed))
+
+
+def _run_one(sweep: Sweep, arguments: argparse.Namespace, executor: Executor) -> None:
+    print(f"{sweep.name}: {len(sweep.cases)} runs of {sweep.notebook.name}")
+    print(f"{'ended':>11}  {'':6}  {'seconds':>8}  {'remaining':>9}  run", flush=True)
+    results = run_sweep(sweep, arguments.out, executor, show)
+    print(f"{sweep.name}: all {len(results)} results are in {arguments.out / sweep.name}")
+    if arguments.tables:
+        print(f"{sweep.name}: table in {store(sweep, results, arguments.tables)}")
 
 
 def _given(file: Path | None, words: list[list[str]]) -> dict[str, Any]:
@@ -99,8 +111,9 @@ def show(progress: Progress) -> None:
     seconds = "" if progress.seconds is None else f"{progress.seconds:.1f}"
     remaining = "" if progress.remaining is None else str(timedelta(seconds=round(progress.remaining)))
     varied = ", ".join(f"{name}={value}" for name, value in progress.run.case.items()) or progress.run.folder.name
+    reason = f": {progress.reason}" if progress.reason else ""
     ended = f"{progress.ended}/{progress.total}"
-    print(f"{ended:>11}  {progress.state:6}  {seconds:>8}  {remaining:>9}  {varied}", flush=True)
+    print(f"{ended:>11}  {progress.state:6}  {seconds:>8}  {remaining:>9}  {varied}{reason}", flush=True)
 
 
 def _collect(arguments: argparse.Namespace) -> None:

@@ -67,8 +67,8 @@ def check(notebook: Path, known: Mapping[str, Parameter], given: Mapping[str, An
         raise ValueError(f"{notebook.name} does not know {unknown}; it has {', '.join(sorted(known))}")
     for name, value in given.items():
         try:
-            json.dumps(value)
-        except TypeError as error:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
             raise TypeError(f"{name} = {value!r}: a parameter must be something that JSON can hold") from error
         if not known[name].takes(value):
             raise TypeError(
@@ -80,7 +80,7 @@ def check(notebook: Path, known: Mapping[str, Parameter], given: Mapping[str, An
 def _parameter(name: str, value: ast.expr, optional: bool) -> Parameter:
     try:
         default = ast.literal_eval(value)
-        json.dumps(default)
+        json.dumps(default, allow_nan=False)
         return Parameter(name, default, True, optional)
     except (ValueError, TypeError):
         return Parameter(name, ast.unparse(value), False, optional)

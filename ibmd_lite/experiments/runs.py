@@ -116,7 +116,8 @@ def execute(run: Run, attempt: int = 1) -> dict[str, Any]:
             except RunError:
                 raise
             except CellTimeoutError as error:
-                raise RunError(f"ended after the {run.minutes:g} minutes that its sweep allows. {error}") from None
+                told = str(error).strip()
+                raise RunError(f"{told}\nended after the {run.minutes:g} minutes that its sweep allows") from None
             except PapermillExecutionError as error:
                 raise RunError(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()) from None
             except Exception:  # a kernel that died, a full disk: whatever it is must survive the way back
@@ -140,7 +141,7 @@ def _place(notebook: Path, folder: Path) -> str:
 
 
 def _write(run: Run, result: dict[str, Any]) -> None:
-    write_text(run.folder / "result.json", json.dumps(result, indent=1) + "\n")
+    write_text(run.folder / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def _executed(run: Run) -> dict[str, Any]:
@@ -176,13 +177,16 @@ def _executed(run: Run) -> dict[str, Any]:
 
 
 def _metrics(cells: list) -> dict[str, Any]:
-    """What the cell tagged `result` printed, one JSON object; {} where no cell has the tag."""
+    """What the cell tagged `result` printed, one JSON object; {} where no cell has the tag.
+
+    Python prints NaN and Infinity where JSON has no such numbers; they become None.
+    """
     tagged = [cell for cell in cells if "result" in cell.metadata.get("tags", [])]
     if not tagged:
         return {}
     printed = "".join(each.text for each in tagged[0].outputs if each.get("name") == "stdout")
     try:
-        metrics = json.loads(printed)
+        metrics = json.loads(printed, parse_constant=lambda _: None)
     except json.JSONDecodeError:
         metrics = None
     if len(tagged) > 1 or not isinstance(metrics, dict):

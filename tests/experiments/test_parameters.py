@@ -75,6 +75,7 @@ def test_values_of_its_types_are_taken(chapter: Path, name: str, value: Any) -> 
         ("tasks", "one", "which 'one'"),
         ("tasks", ["one", 2], "which"),
         ("free", {1, 2}, "JSON"),
+        ("rate", float("nan"), "JSON"),
     ],
 )
 def test_values_of_other_types_are_refused(chapter: Path, name: str, value: Any, told: str) -> None:

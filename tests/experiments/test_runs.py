@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -68,6 +69,13 @@ def test_a_notebook_that_fails_leaves_no_result(tmp_path: Path, code: str, told:
 def test_a_result_must_be_one_json_object(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"printed '\[1\]\\n'; there may be one, and it must print one JSON object"):
         execute(one(notebook(tmp_path / "book" / "chapter.ipynb", result="print([1])")))
+
+
+def test_a_number_that_json_has_not_becomes_none(tmp_path: Path) -> None:
+    result = 'print(\'{"lost": NaN, "far": -Infinity, "value": 1.5}\')'
+    run = one(notebook(tmp_path / "book" / "chapter.ipynb", result=result))
+    assert execute(run)["metrics"] == {"lost": None, "far": None, "value": 1.5}
+    assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", (run.folder / "result.json").read_text("utf8")))
 
 
 def test_code_that_changes_during_a_run_gives_no_result(tmp_path: Path) -> None:

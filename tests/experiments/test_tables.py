@@ -62,6 +62,19 @@ def test_a_chapter_is_run_with_parameters(
     assert capsys.readouterr().out.split()[:3] == ["value", "run_seconds", "run_peak_bytes"], "of one run, too"
 
 
+def test_a_sweep_that_fails_does_not_keep_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = write(tmp_path, "assert steps < 5, 'too many steps'")
+    bad = good.with_name("bad.yaml")
+    bad.write_text("notebook: book/chapter.ipynb\nparameters: {steps: 5}\n")
+    with pytest.raises(SystemExit, match=r"(?s)^error: bad: 1 of 1 runs failed.*AssertionError: too many steps$"):
+        main(["run", str(bad), str(good), "--tables", "tables"])
+    assert [path.name for path in Path("tables").iterdir()] == ["trial.json"]
+    assert capsys.readouterr().out.count(": AssertionError: too many steps\n") == 2
+
+
 def left(folder: Path, code: str, started: str, **entries: object) -> None:
     """The result of a run as if it had been made at that time."""
     result = {"notebook": "chapter.ipynb", "notebook_path": "../chapter.ipynb", "case": {}, "parameters": {"seed": 0}}
