@@ -30,7 +30,7 @@ from ibmd_lite.experiments.files import locked, one_gpu, write_text
 from ibmd_lite.experiments.fingerprint import fingerprint
 from ibmd_lite.experiments.reading import result_of
 
-__all__ = ["Run", "RunError", "commit_of", "execute", "found"]
+__all__ = ["Run", "RunError", "code_of", "commit_of", "execute", "found"]
 
 ENVIRONMENT = {"IBMD_STATIC": "1", "JUPYTER_PLATFORM_DIRS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
@@ -46,7 +46,7 @@ class Run:
     Attributes:
         parameters: those that are set; ``defaults`` are the notebook's own, of all that are literals.
         case: what varies in its sweep.
-        code: the ``fingerprint`` of the notebook that the parameters are for.
+        code: the ``code_of`` the notebook that the parameters are for.
         commit: of the notebook's repository, if it is in one.
         folder: for the executed notebook, ``run.ipynb``, and the result, ``result.json``.
         minutes: that its cells may take together; None lets them take for ever.
@@ -126,6 +126,11 @@ def execute(run: Run, attempt: int = 1) -> dict[str, Any]:
     return result
 
 
+def code_of(notebook: Path) -> str:
+    """The notebook's fingerprint without the tables that it shows: one of them may be made of its own runs."""
+    return fingerprint(notebook).rpartition("-")[0]
+
+
 def commit_of(folder: Path) -> str | None:
     """The commit of the repository around a folder, with `-dirty` where files differ from it; None where is none."""
     asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -158,7 +163,7 @@ def _executed(run: Run) -> dict[str, Any]:
             minutes=run.minutes,
         )
         seconds = time.perf_counter() - clock
-    if fingerprint(run.notebook) != run.code:
+    if code_of(run.notebook) != run.code:
         raise RunError(f"{run.notebook.name}, or what it imports, was changed during the run: start the sweep again")
     parameters = run.defaults | run.parameters
     return {

@@ -3,7 +3,7 @@
 The file names the notebook (looked for beside the file and in the folders above it), its fixed parameters, a grid or
 named cases, the seeds, and the minutes that a run may take.  ``book/_sweeps`` has examples;
 `python -m ibmd_lite.experiments run FILE` runs them.
-Imports its neighbours ``reading``, ``parameters``, ``fingerprint`` and ``runs``.
+Imports its neighbours ``reading``, ``parameters`` and ``runs``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ibmd_lite.experiments.fingerprint import fingerprint
 from ibmd_lite.experiments.parameters import check, declared
 from ibmd_lite.experiments.reading import yaml_of
-from ibmd_lite.experiments.runs import Run, commit_of
+from ibmd_lite.experiments.runs import Run, code_of, commit_of
 
 __all__ = ["Sweep"]
 
@@ -120,7 +119,7 @@ class Sweep:
 
     def runs(self, out: Path) -> list[Run]:
         """Every run, with its folder below ``out``: one for each state of the code and each set of parameters."""
-        code, commit = fingerprint(self.notebook), commit_of(self.notebook.parent)
+        code, commit = code_of(self.notebook), commit_of(self.notebook.parent)
         defaults = {name: each.default for name, each in declared(self.notebook).items() if each.known}
         folder = out.resolve() / self.name
         return [

@@ -9,6 +9,7 @@ from links import ROOT
 from trials import notebook
 from trials import sweep as write
 
+from ibmd_lite.experiments import fingerprint as fingerprints
 from ibmd_lite.experiments import stored
 from ibmd_lite.experiments.sweep import Sweep
 
@@ -111,6 +112,16 @@ def test_a_run_is_known_by_its_code_and_its_parameters(tmp_path: Path) -> None:
     assert folders(grid={"steps": [4]}, parameters={"seed": 0}) == before[1:], "a default that is given is the same run"
     assert folders(grid={"steps": [4]}, parameters={"seed": 1}) != before[1:]
     assert folders("steps += 1", grid={"steps": [4]}) != before[1:]
+
+
+def test_the_table_of_a_sweep_does_not_make_its_runs_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path)
+    file = write(tmp_path, "from ibmd_lite.experiments import stored\nstored('trial')")
+    (before,) = Sweep.read(file).runs(tmp_path)
+    (tmp_path / "experiments" / "results").mkdir(parents=True)
+    (tmp_path / "experiments" / "results" / "trial.json").write_text("{}")
+    (now,) = Sweep.read(file).runs(tmp_path)
+    assert now.folder == before.folder
 
 
 CHAPTER = ROOT / "book" / "distillation" / "few-steps.ipynb"
