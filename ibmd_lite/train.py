@@ -1,10 +1,10 @@
 """An image task from the command line: `python -m ibmd_lite.train TASK`, in one process or in many.
 
 Trains the task's teacher and distils its students, by the functions that the chapters call.  In many processes, one a
-GPU: `torchrun --nproc_per_node 4 -m ibmd_lite.train TASK`, or `accelerate launch -m ibmd_lite.train TASK`; they share
-each batch, so that the training is the same one; with ``--shard`` the networks too, each process keeping a share of
-every weight.  What is finished is kept in the folder: the same command goes on, also with another number of processes,
-with or without shares.  Imports the experiments.
+GPU: `torchrun --nproc_per_node 4 -m ibmd_lite.train TASK`, or `accelerate launch --multi_gpu --num_processes 4 -m
+ibmd_lite.train TASK`; they share each batch, so that the training is the same one; with ``--shard`` the networks too,
+each process keeping a share of every weight.  What is finished is kept in the folder: the same command goes on, also
+with another number of processes, with or without shares.  Imports the experiments.
 """
 
 from __future__ import annotations
@@ -32,13 +32,20 @@ def options(description: str | None, tasks: tuple[str, ...] = tuple(TASKS)) -> a
     parser.add_argument("task", choices=tasks)
     parser.add_argument("--size", choices=tuple(SIZES), default="full")
     parser.add_argument("--data", help="photographs, cifar10, tiny-imagenet, or a folder or zip of images")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=_positive, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
-    parser.add_argument("--teacher-updates", type=int)
-    parser.add_argument("--student-updates", type=int)
+    parser.add_argument("--teacher-updates", type=_positive)
+    parser.add_argument("--student-updates", type=_positive)
     parser.add_argument("--folder", type=Path, help=f"where work is kept; default: in ${VARIABLE} or runs/")
     return parser
+
+
+def _positive(word: str) -> int:
+    number = int(word) if word.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {word!r}")
+    return number
 
 
 def size_of(arguments: argparse.Namespace) -> Size:
@@ -64,6 +71,7 @@ class InShares(Experiment):
 def main(words: list[str] | None = None) -> None:
     """Train, distil, and save the networks."""
     parser = options(__doc__)
+    parser.prog = "python -m ibmd_lite.train"
     parser.add_argument("--shard", action="store_true", help="of many processes each keeps a share of the networks")
     arguments = parser.parse_args(words)
     torch.set_num_threads(arguments.threads)
@@ -78,11 +86,13 @@ def main(words: list[str] | None = None) -> None:
         )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    number, count = process()
+    if number == 0:
+        print(f"processes: {count}", flush=True)
     teacher, _ = experiment.teacher()
     networks: dict[str, Any] = {"teacher": whole(teacher)}
     for steps in experiment.task.steps:  # a distillation leaves its teacher in shares
         networks[f"student-{steps}"] = whole(experiment.student(whole(teacher), steps)[0])
-    number, count = process()
     if number == 0:
         for name, network in networks.items():
             network.save(experiment.folder / "models" / f"{name}.safetensors")

@@ -25,8 +25,9 @@ def test_what_two_processes_began_one_ends(tmp_path: Path, kept: str) -> None:
     shard = ["--shard"] if kept == "in shares" else []
     done = subprocess.run([*command, "-m", "ibmd_lite.train", *words, *shard], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    told = [line for line in done.stdout.splitlines() if line.startswith(("teacher 4/4", "networks: "))]
-    assert len(told) == 2, "one of them speaks"
+    told = [line for line in done.stdout.splitlines() if line.startswith(("teacher 4/4", "networks: ", "processes: "))]
+    assert len(told) == 3, "one of them speaks"
+    assert told[0] == "processes: 2"
     models = {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()}
     assert {*models} == {"teacher.safetensors", "student-1.safetensors"}
 
@@ -55,3 +56,13 @@ def test_what_cannot_be_is_said_before_anything_is_written(
     with pytest.raises(SystemExit):
         train.main(["denoising"])
     assert "invalid choice: 'denoising'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["0", "-3", "many", "1.5"])
+@pytest.mark.parametrize("option", ["--teacher-updates", "--student-updates", "--threads"])
+def test_numbers_that_train_nothing_are_refused(option: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["jpeg-5", option, word])
+    said = capsys.readouterr().err
+    assert said.startswith("usage: python -m ibmd_lite.train ")
+    assert f"argument {option}: expected a whole number of at least 1, got '{word}'" in said

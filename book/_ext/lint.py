@@ -174,15 +174,17 @@ def _size_faults(path: Path, sizes: Path) -> Iterator[str]:
 
 
 def _stale_faults(path: Path, notebook: nbformat.NotebookNode) -> Iterator[str]:
-    """A notebook whose code, or the package's code that it imports, is another than when its outputs were stored."""
+    """A notebook whose code, or package, or tables are others than when its outputs were stored."""
     stored = notebook.metadata.get("ibmd", {}).get("fingerprint", "")
     now = fingerprint(path)
     where = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
     if stored.partition("-")[0] != now.partition("-")[0]:
         yield f"is stale: its code is another than the one that was run; `make outputs NOTEBOOK={where}` runs it"
     elif stored != now:
+        package = stored.split("-")[1:2] != now.split("-")[1:2]
+        what = "the package that it imports has changed" if package else "a stored table that it reads has changed"
         yield (
-            f"is stale: the package that it imports has changed; `make outputs NOTEBOOK={where}` runs it, or "
+            f"is stale: {what}; `make outputs NOTEBOOK={where}` runs it, or "
             f'`make unchanged WHY="..." NOTEBOOK={where}` keeps what is stored where the change cannot alter it'
         )
 

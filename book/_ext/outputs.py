@@ -54,7 +54,8 @@ def run(path: Path) -> None:
     client.execute()
     strip(notebook)
     spent = time.perf_counter() - start
-    notebook.metadata["ibmd"] = {"fingerprint": code, "seconds": round(spent)}
+    kept = {name: what for name, what in notebook.metadata.get("ibmd", {}).items() if name == "depends"}
+    notebook.metadata["ibmd"] = {**kept, "fingerprint": code, "seconds": round(spent)}
     nbformat.write(notebook, path)
     print(f"\r{path.name}: stored, {spent:.0f} s")
 

@@ -1,9 +1,9 @@
 """Say that a change of the package cannot alter what some notebooks have stored.
 
-`make unchanged WHY="..."` looks at every notebook whose imports of the package have changed since its outputs were
-stored, its own code not. It runs each of them at quick size, as the tests do, and where the stored outputs come out
-again it stores the new fingerprint, with the reason, in the notebook. Someone who reviews the change reads the reasons;
-a run at full size (`make outputs`) takes them away. Imports nbformat and its neighbours.
+`make unchanged WHY="..."` looks at every notebook whose imports of the package, or whose tables, have changed since its
+outputs were stored, its own code not. It runs each of them at quick size, as the tests do, and where the stored outputs
+come out again it stores the new fingerprint, with the reason, in the notebook. Someone who reviews the change reads the
+reasons; a run at full size (`make outputs`) takes them away. Imports nbformat and its neighbours.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def accept(path: Path, why: str) -> None:
     stored, now = notebook.metadata.get("ibmd", {}), fingerprint(path)
     if stored.get("fingerprint", "").split("-")[0] != now.split("-")[0]:
         raise ValueError(f"{path.name} has other code than the one that was run; run it: make outputs NOTEBOOK={path}")
-    reviewed = [*stored.get("reviewed", []), {"package": now.split("-")[1], "why": why}]
+    reviewed = [*stored.get("reviewed", []), {"package": now.partition("-")[2], "why": why}]
     notebook.metadata["ibmd"] = {**stored, "fingerprint": now, "reviewed": reviewed}
     nbformat.write(notebook, path)
 
 
 def changed(path: Path) -> bool:
-    """Whether the package under the notebook is another than when it was stored."""
+    """Whether the package under the notebook, or a table, is another than when it was stored."""
     return nbformat.read(path, as_version=4).metadata.get("ibmd", {}).get("fingerprint") != fingerprint(path)
 
 

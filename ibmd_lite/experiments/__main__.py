@@ -14,13 +14,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ibmd_lite.experiments.engine import Processes, Progress, run_sweep
+from ibmd_lite.experiments.reading import yaml_of
 from ibmd_lite.experiments.sweep import Sweep
 from ibmd_lite.experiments.tables import collect, store
 
 __all__ = ["main", "show"]
+
+ERRORS = (ValueError, TypeError, RuntimeError, ImportError, OSError)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -43,30 +44,48 @@ def main(words: list[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     try:
         arguments.command(arguments)
-    except (ValueError, TypeError, RuntimeError, ImportError, OSError, yaml.YAMLError) as error:
+    except ERRORS as error:
         sys.exit(f"error: {error}")
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    given = yaml.safe_load(arguments.f.read_text("utf8")) if arguments.f else {}
-    if not isinstance(given, dict):
-        raise ValueError(f"{arguments.f} must hold names with values, holds {given!r}")
-    given |= {name: yaml.safe_load(value) for name, value in arguments.p}
+    given = _given(arguments.f, arguments.p)
     sweeps = [_read(file, given) for file in arguments.files]  # all of them, before the first run
     executor = _executor(arguments)
+    failed: list[str] = []
     try:
         for sweep in sweeps:
-            print(f"{sweep.name}: {len(sweep.cases)} runs of {sweep.notebook.name}")
-            print(f"{'ended':>11}  {'':6}  {'seconds':>8}  {'remaining':>9}  run", flush=True)
-            results = run_sweep(sweep, arguments.out, executor, show)
-            print(f"{sweep.name}: all {len(results)} results are in {arguments.out / sweep.name}")
-            if arguments.tables:
-                print(f"{sweep.name}: table in {store(sweep, results, arguments.tables)}")
+            try:
+                _run_one(sweep, arguments, executor)
+            except ERRORS as error:  # the others are run all the same
+                failed.append(f"{sweep.name}: {error}")
     except KeyboardInterrupt:
         print("stopped; what is finished is kept, the same command goes on", flush=True)
         os._exit(130)  # the runs that are going on end with this process
     finally:
         executor.shutdown()
+    if failed:
+        raise RuntimeError("\n\n".join(failed))
+
+
+def _run_one(sweep: Sweep, arguments: argparse.Namespace, executor: Executor) -> None:
+    print(f"{sweep.name}: {len(sweep.cases)} runs of {sweep.notebook.name}")
+    print(f"{'ended':>11}  {'':6}  {'seconds':>8}  {'remaining':>9}  run", flush=True)
+    results = run_sweep(sweep, arguments.out, executor, show)
+    print(f"{sweep.name}: all {len(results)} results are in {arguments.out / sweep.name}")
+    if arguments.tables:
+        print(f"{sweep.name}: table in {store(sweep, results, arguments.tables)}")
+
+
+def _given(file: Path | None, words: list[list[str]]) -> dict[str, Any]:
+    """The parameters of a file, and those of the command line, which stand for the file's."""
+    given = yaml_of(file.read_bytes(), str(file)) if file else {}
+    if not isinstance(given, dict):
+        raise ValueError(f"{file} must hold names with values, holds {given!r}")
+    names = [name for name, _ in words]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"-p gives {twice} more than once; give each one time, or several values in a sweep's grid")
+    return given | {name: yaml_of(value, f"-p {name}") for name, value in words}
 
 
 def _read(file: Path, given: dict[str, Any]) -> Sweep:
@@ -92,16 +111,20 @@ def show(progress: Progress) -> None:
     seconds = "" if progress.seconds is None else f"{progress.seconds:.1f}"
     remaining = "" if progress.remaining is None else str(timedelta(seconds=round(progress.remaining)))
     varied = ", ".join(f"{name}={value}" for name, value in progress.run.case.items()) or progress.run.folder.name
+    reason = f": {progress.reason}" if progress.reason else ""
     ended = f"{progress.ended}/{progress.total}"
-    print(f"{ended:>11}  {progress.state:6}  {seconds:>8}  {remaining:>9}  {varied}", flush=True)
+    print(f"{ended:>11}  {progress.state:6}  {seconds:>8}  {remaining:>9}  {varied}{reason}", flush=True)
 
 
 def _collect(arguments: argparse.Namespace) -> None:
-    table = collect(*arguments.folders)
+    table = collect(*arguments.folders, tell=lambda line: print(line, file=sys.stderr))
     if arguments.csv:
         table.to_csv(arguments.csv, index=False)
-    varied = [name for name in table if table[name].map(repr).nunique() > 1 and not str(name).startswith("run_")]
-    print(table[[*varied, "run_seconds", "run_peak_bytes"]].to_string(index=False))
+    varied = {name for name in table if table[name].map(repr).nunique() > 1}
+    own = [name for name in table if not str(name).startswith("run_")]
+    shown = [name for name in own if name in varied or name in table.attrs["metrics"]]
+    shown += ["run_notebook"] if "run_notebook" in varied else []
+    print(table[[*shown, "run_seconds", "run_peak_bytes"]].to_string(index=False))
 
 
 if __name__ == "__main__":

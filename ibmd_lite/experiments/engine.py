@@ -33,6 +33,7 @@ class Progress:
     Attributes:
         state: ``found`` (it had its result), ``done``, ``again`` (failed, and is tried once more) or ``failed``.
         ended: how many of ``total`` runs have ended, well or not.
+        reason: of a run that failed, the last line of its traceback.
         remaining: seconds that the others will take at the pace so far; None until a run has ended.
     """
 
@@ -42,6 +43,7 @@ class Progress:
     total: int
     seconds: float | None = None
     remaining: float | None = None
+    reason: str | None = None
 
 
 class Processes(ThreadPoolExecutor):
@@ -118,27 +120,30 @@ def run_sweep(
         while pending:
             future = ended.get()
             k, attempt = pending.pop(future)
+            reason = None
             try:
                 results[k] = future.result()
                 state, seconds = "done", results[k]["wall_seconds"]
             except Exception as error:  # of the notebook, or whatever an executor raises for a worker that died
                 state, seconds = "again" if attempt < ATTEMPTS else "failed", None
+                told = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+                reason = told.strip().splitlines()[-1]
                 if state == "again":
                     start(k, attempt + 1)
                 else:
-                    failed[k] = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+                    failed[k] = told
             now = len(results) + len(failed)
             pace = (time.monotonic() - began) / (now - already) if now > already else None
             remaining = None if pace is None else pace * (len(runs) - now)
-            report(Progress(runs[k], state, now, len(runs), seconds, remaining))
+            report(Progress(runs[k], state, now, len(runs), seconds, remaining, reason))
     finally:  # interrupted: what was not begun stays so
         for future in list(pending):
             future.cancel()
     if failed:
-        told = "\n\n".join(
+        every = "\n\n".join(
             f"{runs[k].case or runs[k].notebook.name}, in {runs[k].folder}:\n{failed[k]}" for k in failed
         )
-        raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed, each {ATTEMPTS} times:\n{told}")
+        raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed, each {ATTEMPTS} times:\n{every}")
     return [results[k] for k in range(len(runs))]
 
 

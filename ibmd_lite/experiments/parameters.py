@@ -2,7 +2,7 @@
 
 Nothing of the notebook is run: the cell is parsed, and what is no literal has an unknown type, which any value fits.
 ``None`` fits where the default is None or the parameter's line names it, as in ``clip = 1.0  # a norm, or None``.
-Imports nbformat.
+Imports its neighbour ``reading``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
+from ibmd_lite.experiments.reading import notebook_of
 
 __all__ = ["Parameter", "check", "declared"]
 
@@ -42,10 +42,7 @@ def declared(notebook: Path) -> dict[str, Parameter]:
     Raises:
         ValueError: no notebook, none or several cells tagged `parameters`, a cell that is no Python.
     """
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-    except (OSError, nbformat.reader.NotJSONError) as error:
-        raise ValueError(f"{notebook} cannot be read as a notebook: {error}") from error
+    cells = notebook_of(notebook).cells
     sources = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(sources) != 1:
         raise ValueError(f"{notebook.name} needs one cell tagged `parameters`, has {len(sources)}")
@@ -70,8 +67,8 @@ def check(notebook: Path, known: Mapping[str, Parameter], given: Mapping[str, An
         raise ValueError(f"{notebook.name} does not know {unknown}; it has {', '.join(sorted(known))}")
     for name, value in given.items():
         try:
-            json.dumps(value)
-        except TypeError as error:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
             raise TypeError(f"{name} = {value!r}: a parameter must be something that JSON can hold") from error
         if not known[name].takes(value):
             raise TypeError(
@@ -83,7 +80,7 @@ def check(notebook: Path, known: Mapping[str, Parameter], given: Mapping[str, An
 def _parameter(name: str, value: ast.expr, optional: bool) -> Parameter:
     try:
         default = ast.literal_eval(value)
-        json.dumps(default)
+        json.dumps(default, allow_nan=False)
         return Parameter(name, default, True, optional)
     except (ValueError, TypeError):
         return Parameter(name, ast.unparse(value), False, optional)

@@ -1,7 +1,7 @@
 """One run of a notebook: papermill in this process, and a folder with the executed notebook and ``result.json``.
 
-The folder is named by the state of the code and by the parameters, so that a result is found again as long as nothing
-it depends on has changed, and is never that of another run.  Imports papermill, nbclient and its neighbours.
+The folder is named by the notebook, the state of the code and the parameters, so that a result is found again as long
+as nothing it depends on has changed, and is never that of another run.  Imports papermill, nbclient and its neighbours.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from ibmd_lite.experiments.files import locked, one_gpu, write_text
 from ibmd_lite.experiments.fingerprint import fingerprint
+from ibmd_lite.experiments.reading import result_of
 
-__all__ = ["Run", "RunError", "commit_of", "execute", "found"]
+__all__ = ["Run", "RunError", "code_of", "commit_of", "execute", "found"]
 
 ENVIRONMENT = {"IBMD_STATIC": "1", "JUPYTER_PLATFORM_DIRS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
@@ -45,7 +46,7 @@ class Run:
     Attributes:
         parameters: those that are set; ``defaults`` are the notebook's own, of all that are literals.
         case: what varies in its sweep.
-        code: the ``fingerprint`` of the notebook that the parameters are for.
+        code: the ``code_of`` the notebook that the parameters are for.
         commit: of the notebook's repository, if it is in one.
         folder: for the executed notebook, ``run.ipynb``, and the result, ``result.json``.
         minutes: that its cells may take together; None lets them take for ever.
@@ -73,8 +74,8 @@ class Run:
         commit: str | None,
         minutes: float | None = None,
     ) -> Run:
-        """A run whose folder below ``out`` is named by the code and all parameters."""
-        words = json.dumps([code, defaults | parameters], sort_keys=True)
+        """A run whose folder below ``out`` is named by the notebook's place, its code and all parameters."""
+        words = json.dumps([_place(notebook, out), code, defaults | parameters], sort_keys=True)
         folder = out / hashlib.sha256(words.encode()).hexdigest()[:12]
         return cls(notebook, parameters, case, defaults, code, commit, folder, minutes)
 
@@ -82,10 +83,10 @@ class Run:
 def found(run: Run) -> dict[str, Any] | None:
     """The run's result, if it is there; under the name that its case has today."""
     try:
-        result = json.loads((run.folder / "result.json").read_text("utf8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        result = result_of(run.folder / "result.json")
+    except (FileNotFoundError, ValueError):  # a damaged one is made anew
         return None
-    if not isinstance(result, dict) or result.get("fingerprint") != run.code:
+    if result["fingerprint"] != run.code:
         return None
     if result["case"] != run.case:
         result["case"] = run.case
@@ -115,13 +116,19 @@ def execute(run: Run, attempt: int = 1) -> dict[str, Any]:
             except RunError:
                 raise
             except CellTimeoutError as error:
-                raise RunError(f"ended after the {run.minutes:g} minutes that its sweep allows. {error}") from None
+                told = str(error).strip()
+                raise RunError(f"{told}\nended after the {run.minutes:g} minutes that its sweep allows") from None
             except PapermillExecutionError as error:
                 raise RunError(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()) from None
             except Exception:  # a kernel that died, a full disk: whatever it is must survive the way back
                 raise RunError(traceback.format_exc()) from None
             _write(run, result)
     return result
+
+
+def code_of(notebook: Path) -> str:
+    """The notebook's fingerprint without the tables that it shows: one of them may be made of its own runs."""
+    return fingerprint(notebook).rpartition("-")[0]
 
 
 def commit_of(folder: Path) -> str | None:
@@ -133,8 +140,13 @@ def commit_of(folder: Path) -> str | None:
         return None
 
 
+def _place(notebook: Path, folder: Path) -> str:
+    """The way from a folder to the notebook, which stays when both are moved."""
+    return Path(os.path.relpath(notebook, folder)).as_posix()
+
+
 def _write(run: Run, result: dict[str, Any]) -> None:
-    write_text(run.folder / "result.json", json.dumps(result, indent=1) + "\n")
+    write_text(run.folder / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def _executed(run: Run) -> dict[str, Any]:
@@ -151,31 +163,35 @@ def _executed(run: Run) -> dict[str, Any]:
             minutes=run.minutes,
         )
         seconds = time.perf_counter() - clock
-    if fingerprint(run.notebook) != run.code:
+    if code_of(run.notebook) != run.code:
         raise RunError(f"{run.notebook.name}, or what it imports, was changed during the run: start the sweep again")
     parameters = run.defaults | run.parameters
     return {
         "notebook": run.notebook.name,
+        "notebook_path": _place(run.notebook, run.folder),
         "case": run.case,
         "parameters": parameters,
         "seed": parameters.get("seed"),
         "metrics": _metrics(notebook.cells),
         "fingerprint": run.code,
         "commit": run.commit,
-        "started": began.isoformat(timespec="seconds"),
+        "started": began.isoformat(timespec="milliseconds"),
         "wall_seconds": round(seconds, 3),
         **notebook.metadata["kernel_told"],
     }
 
 
 def _metrics(cells: list) -> dict[str, Any]:
-    """What the cell tagged `result` printed, one JSON object; {} where no cell has the tag."""
+    """What the cell tagged `result` printed, one JSON object; {} where no cell has the tag.
+
+    Python prints NaN and Infinity where JSON has no such numbers; they become None.
+    """
     tagged = [cell for cell in cells if "result" in cell.metadata.get("tags", [])]
     if not tagged:
         return {}
     printed = "".join(each.text for each in tagged[0].outputs if each.get("name") == "stdout")
     try:
-        metrics = json.loads(printed)
+        metrics = json.loads(printed, parse_constant=lambda _: None)
     except json.JSONDecodeError:
         metrics = None
     if len(tagged) > 1 or not isinstance(metrics, dict):

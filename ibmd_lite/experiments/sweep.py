@@ -3,7 +3,7 @@
 The file names the notebook (looked for beside the file and in the folders above it), its fixed parameters, a grid or
 named cases, the seeds, and the minutes that a run may take.  ``book/_sweeps`` has examples;
 `python -m ibmd_lite.experiments run FILE` runs them.
-Imports yaml and its neighbours ``parameters`` and ``fingerprint``.
+Imports its neighbours ``reading``, ``parameters`` and ``runs``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ibmd_lite.experiments.fingerprint import fingerprint
 from ibmd_lite.experiments.parameters import check, declared
-from ibmd_lite.experiments.runs import Run, commit_of
+from ibmd_lite.experiments.reading import yaml_of
+from ibmd_lite.experiments.runs import Run, code_of, commit_of
 
 __all__ = ["Sweep"]
 
@@ -33,8 +31,8 @@ class Sweep:
     A run whose cells take longer than ``minutes`` together is ended, as one that hangs; None is no limit.
 
     Raises:
-        ValueError: a parameter that the notebook has not, an empty list, two runs with the same parameters, minutes
-            that are no positive number.
+        ValueError: a parameter that the notebook has not, or that is given in two places, an empty list, two runs with
+            the same parameters, a case's name that is no text, minutes that are no positive number.
         TypeError: a value of another type than the notebook's own.
     """
 
@@ -50,6 +48,11 @@ class Sweep:
         limit = self.minutes
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
             raise ValueError(f"{self.name}: minutes is {limit!r}; expected how long one run may take, such as 30")
+        if wrong := [name for name in self.named if not isinstance(name, str)]:
+            raise ValueError(f"{self.name}: a case's name is {wrong[0]!r}; expected text: put it in quotes")
+        if "case" in self.grid:
+            raise ValueError(f"{self.name}: the grid has `case`, which is for the names of cases; list them in cases")
+        self._check_places()
         known = declared(self.notebook)
         defaults = {name: each.default for name, each in known.items()}
         seen: dict[str, dict[str, Any]] = {}
@@ -63,13 +66,23 @@ class Sweep:
         if not seen:
             raise ValueError(f"{self.name} has no run; every list of the grid needs at least one value")
 
+    def _check_places(self) -> None:
+        """Refuse a parameter that is given twice.  A case may change what is fixed: that is what cases are for."""
+        of_cases = {name for case in self.named.values() for name in case}
+        places = {"parameters": set(self.parameters), "grid": set(self.grid), "cases": of_cases}
+        places |= {"seeds": {"seed"} if self.seeds else set()}
+        for one, other in itertools.combinations(places, 2):
+            both = sorted(map(str, places[one] & places[other]))
+            if both and (one, other) != ("parameters", "cases"):
+                raise ValueError(f"{self.name}: {both} in {one} and in {other}; give each in one of the two")
+
     @classmethod
     def read(cls, file: Path) -> Sweep:
         """What a YAML file says; ``ValueError`` for a file that is not there or has other entries than a sweep's."""
         if not file.is_file():
             known = sorted(path.stem for path in file.parent.glob("*.yaml"))
             raise ValueError(f"there is no sweep {file}; known there: {', '.join(known) or 'none'}")
-        text = yaml.safe_load(file.read_text("utf8"))
+        text = yaml_of(file.read_bytes(), str(file))
         if not isinstance(text, dict) or not isinstance(text.get("notebook"), str):
             raise ValueError(f"{file.name} must name its notebook; its entries are {', '.join(KEYS)}")
         if extra := sorted(map(str, text.keys() - set(KEYS))):
@@ -82,6 +95,8 @@ class Sweep:
             raise ValueError(f"{file.name}: seeds and every entry of grid must be lists with at least one value")
         if not isinstance(cases, dict) or not cases or not all(isinstance(case, dict) for case in cases.values()):
             raise ValueError(f"{file.name}: cases must be names with parameters each, {{}} for none")
+        if "" in cases and "cases" in text:
+            raise ValueError(f"{file.name}: a case's name is ''; expected text with at least one letter")
         places = [folder / text["notebook"] for folder in file.resolve().parents]
         notebook = next((path for path in places if path.is_file()), None)
         if notebook is None:
@@ -104,7 +119,7 @@ class Sweep:
 
     def runs(self, out: Path) -> list[Run]:
         """Every run, with its folder below ``out``: one for each state of the code and each set of parameters."""
-        code, commit = fingerprint(self.notebook), commit_of(self.notebook.parent)
+        code, commit = code_of(self.notebook), commit_of(self.notebook.parent)
         defaults = {name: each.default for name, each in declared(self.notebook).items() if each.known}
         folder = out.resolve() / self.name
         return [

@@ -191,6 +191,19 @@ def test_a_changed_line_of_the_package_makes_its_chapters_stale(
     assert faults(other, ROOT / SIZES) == []
 
 
+def test_a_changed_table_makes_the_chapters_that_read_it_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path / "ibmd_lite")
+    table = tmp_path / "ibmd_lite" / "experiments" / "results" / "sizes.json"
+    table.parent.mkdir(parents=True)
+    table.write_text("{}")
+    notebook = good()
+    notebook.cells[3].source = "stored('sizes')"
+    assert found(notebook, tmp_path) == []
+    table.write_text("[]")
+    (fault,) = found(notebook, tmp_path)
+    assert fault.startswith("is stale: a stored table that it reads has changed; `make outputs NOTEBOOK=chapter.ipynb`")
+
+
 def test_another_cell_makes_a_notebook_stale_and_only_a_run_mends_it(tmp_path: Path) -> None:
     notebook = good()
     assert found(notebook, tmp_path) == []

@@ -20,7 +20,7 @@ def chapter(tmp_path: Path) -> Path:
     """A real chapter, as if it had been stored before some change of the package."""
     path = tmp_path / "three-curves.ipynb"
     shutil.copy(ROOT / "book" / "bridges" / path.name, path)
-    store(path, fingerprint(path).split("-")[0] + "-00000000")
+    store(path, fingerprint(path).split("-")[0] + "-00000000-00000000")
     return path
 
 
@@ -39,7 +39,7 @@ def test_the_reason_is_kept_beside_the_new_fingerprint(chapter: Path) -> None:
     assert unchanged.changed(chapter)
     unchanged.accept(chapter, REASON)
     assert not unchanged.changed(chapter)
-    assert told(chapter)["reviewed"] == [{"package": fingerprint(chapter).split("-")[1], "why": REASON}]
+    assert told(chapter)["reviewed"] == [{"package": fingerprint(chapter).partition("-")[2], "why": REASON}]
     assert [cell.get("outputs") for cell in nbformat.read(chapter, as_version=4).cells] == outputs
 
 

@@ -75,6 +75,7 @@ def test_values_of_its_types_are_taken(chapter: Path, name: str, value: Any) -> 
         ("tasks", "one", "which 'one'"),
         ("tasks", ["one", 2], "which"),
         ("free", {1, 2}, "JSON"),
+        ("rate", float("nan"), "JSON"),
     ],
 )
 def test_values_of_other_types_are_refused(chapter: Path, name: str, value: Any, told: str) -> None:
@@ -93,6 +94,10 @@ def test_what_is_no_notebook_is_refused(tmp_path: Path, chapter: Path) -> None:
     (tmp_path / "text.ipynb").write_text("words")
     with pytest.raises(ValueError, match="cannot be read"):
         declared(tmp_path / "text.ipynb")
+    for text in ('{"cells": 3}', '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": 3}', "[]"):
+        (tmp_path / "text.ipynb").write_text(text)
+        with pytest.raises(ValueError, match=r"text.ipynb cannot be read"):
+            declared(tmp_path / "text.ipynb")
     with pytest.raises(ValueError, match="no Python"):
         declared(notebook(tmp_path / "broken.ipynb", parameters="seed = "))
     chapter.write_text(chapter.read_text("utf8").replace('"parameters"', '"other"'), "utf8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -70,6 +71,13 @@ def test_a_result_must_be_one_json_object(tmp_path: Path) -> None:
         execute(one(notebook(tmp_path / "book" / "chapter.ipynb", result="print([1])")))
 
 
+def test_a_number_that_json_has_not_becomes_none(tmp_path: Path) -> None:
+    result = 'print(\'{"lost": NaN, "far": -Infinity, "value": 1.5}\')'
+    run = one(notebook(tmp_path / "book" / "chapter.ipynb", result=result))
+    assert execute(run)["metrics"] == {"lost": None, "far": None, "value": 1.5}
+    assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", (run.folder / "result.json").read_text("utf8")))
+
+
 def test_code_that_changes_during_a_run_gives_no_result(tmp_path: Path) -> None:
     change = "text = open('chapter.ipynb').read()\nopen('chapter.ipynb', 'w').write(text.replace('steps', 'steppes'))"
     run = one(notebook(tmp_path / "book" / "chapter.ipynb", change))
@@ -78,11 +86,17 @@ def test_code_that_changes_during_a_run_gives_no_result(tmp_path: Path) -> None:
     assert not (run.folder / "result.json").exists()
 
 
-def test_a_result_of_half_a_file_is_run_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["half", "no UTF-8", "case", "metrics"])
+def test_a_damaged_result_is_made_anew(tmp_path: Path, change: str) -> None:
     run = one(notebook(tmp_path / "book" / "chapter.ipynb"))
-    run.folder.mkdir(parents=True)
-    (run.folder / "result.json").write_text('{"metrics": {"val')
+    whole = execute(run)
+    damaged = {"half": b'{"metrics": {"val', "no UTF-8": b"\xff"}
+    entries = (
+        {key: value for key, value in whole.items() if key != "case"} if change == "case" else {**whole, "metrics": 3}
+    )
+    (run.folder / "result.json").write_bytes(damaged.get(change, json.dumps(entries).encode()))
     assert execute(run)["metrics"] == {"value": 1.0}
+    assert logged(tmp_path) == {"0": 2}
 
 
 def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from links import ROOT
 from trials import notebook
 from trials import sweep as write
 
+from ibmd_lite.experiments import fingerprint as fingerprints
 from ibmd_lite.experiments import stored
 from ibmd_lite.experiments.sweep import Sweep
 
@@ -51,12 +52,49 @@ def test_without_seeds_the_notebook_keeps_its_own(tmp_path: Path) -> None:
         ({"notebook": None}, ValueError, "must name its notebook"),
         ({"notebook": "other.ipynb"}, ValueError, "no other.ipynb beside it or in a folder above it"),
         ({"seeds": [0, 0]}, ValueError, "the same parameters"),
+        ({"parameters": {"steps": 8}, "grid": {"steps": [1]}}, ValueError, r"\['steps'\] in parameters and in grid"),
+        ({"parameters": {"seed": 8}, "seeds": [0]}, ValueError, r"\['seed'\] in parameters and in seeds"),
+        ({"grid": {"seed": [8]}, "seeds": [0]}, ValueError, r"\['seed'\] in grid and in seeds; give each in one"),
+        ({"cases": {"k": {"seed": 5}}, "seeds": [0]}, ValueError, r"\['seed'\] in cases and in seeds"),
+        ({"cases": {"k": {"steps": 5}}, "grid": {"steps": [0]}}, ValueError, r"\['steps'\] in grid and in cases"),
+        ({"cases": {False: {}}}, ValueError, "a case's name is False; expected text: put it in quotes"),
+        ({"cases": {0: {}}}, ValueError, "a case's name is 0"),
+        ({"cases": {"": {}}}, ValueError, "a case's name is ''"),
+        ({"grid": {"case": [1]}}, ValueError, "the grid has `case`"),
         ({"cases": {"one": {}, "as the notebook": {"scale": 1.0}}}, ValueError, "the same parameters"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, entries: dict, error: type, told: str) -> None:
     with pytest.raises(error, match=told):
         Sweep.read(write(tmp_path, **entries))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "grid:\n  steps: [1]\n  steps: [2]",
+            r'`steps` stands there twice; leave one out\s+in ".*trial.yaml", line 4, column 3',
+        ),
+        ("seeds: [0]\nseeds: [1]", "`seeds` stands there twice"),
+        ("cases: {a: {}, a: {steps: 2}}", "`a` stands there twice"),
+        ("seeds:\n\t- 0", "line 3"),
+        ("seeds: *other", "undefined alias"),
+        ("seeds: [\udcff]", "invalid start byte"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_file(tmp_path: Path, text: str, told: str) -> None:
+    file = write(tmp_path)
+    file.write_bytes(f"notebook: book/chapter.ipynb\n{text}\n".encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=rf"(?s)trial.yaml cannot be read as YAML: .*{told}"):
+        Sweep.read(file)
+
+
+def test_what_is_merged_is_not_given_twice(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    text = "cases:\n  small: &small {steps: 2, scale: 2.0}\n  large: {<<: *small, steps: 4}\n"
+    file.write_text(f"notebook: book/chapter.ipynb\n{text}", "utf8")
+    assert Sweep.read(file).named["large"] == {"steps": 4, "scale": 2.0}
 
 
 def test_an_unknown_sweep_names_the_known_ones(tmp_path: Path) -> None:
@@ -74,6 +112,16 @@ def test_a_run_is_known_by_its_code_and_its_parameters(tmp_path: Path) -> None:
     assert folders(grid={"steps": [4]}, parameters={"seed": 0}) == before[1:], "a default that is given is the same run"
     assert folders(grid={"steps": [4]}, parameters={"seed": 1}) != before[1:]
     assert folders("steps += 1", grid={"steps": [4]}) != before[1:]
+
+
+def test_the_table_of_a_sweep_does_not_make_its_runs_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path)
+    file = write(tmp_path, "from ibmd_lite.experiments import stored\nstored('trial')")
+    (before,) = Sweep.read(file).runs(tmp_path)
+    (tmp_path / "experiments" / "results").mkdir(parents=True)
+    (tmp_path / "experiments" / "results" / "trial.json").write_text("{}")
+    (now,) = Sweep.read(file).runs(tmp_path)
+    assert now.folder == before.folder
 
 
 CHAPTER = ROOT / "book" / "distillation" / "few-steps.ipynb"

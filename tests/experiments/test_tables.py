@@ -47,28 +47,109 @@ def test_a_sweep_from_another_folder(
     assert first == ["case", "steps", "scale", "value", "run_seconds", "run_peak_bytes"]
 
 
-def test_a_chapter_is_run_with_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chapter_is_run_with_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     notebook(tmp_path / "book" / "chapter.ipynb")
     Path("quick.yaml").write_text("{scale: 3.0, steps: 2}")
     main(["run", "book/chapter.ipynb", "-f", "quick.yaml", "-p", "steps", "5", "-p", "seed", "1"])
     (path,) = Path("runs/chapter").glob("*/result.json")
     assert json.loads(path.read_text("utf8"))["metrics"] == {"value": 16}
-
-
-def test_the_newest_code_counts(tmp_path: Path) -> None:
     pytest.importorskip("pandas", reason=NO_PANDAS)
-    for code, started, value in [("b", "2026-01-02", 2), ("a", "2026-01-01", 1), ("c", "2026-01-01", 1)]:
-        (tmp_path / code).mkdir()
-        result = {"notebook": "chapter.ipynb", "case": {}, "parameters": {"seed": 0}, "metrics": {"value": value}}
-        result |= {"started": started, "fingerprint": code, "commit": None, "device": "cpu", "wall_seconds": 1.0}
-        (tmp_path / code / "result.json").write_text(json.dumps(result | {"peak_memory_bytes": 1}))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "result.json").write_text("[]")  # of something else
-    table = collect(tmp_path)
-    assert table["value"].to_list() == [2]
+    capsys.readouterr()
+    main(["collect", "runs"])
+    assert capsys.readouterr().out.split()[:3] == ["value", "run_seconds", "run_peak_bytes"], "of one run, too"
+
+
+def test_a_sweep_that_fails_does_not_keep_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = write(tmp_path, "assert steps < 5, 'too many steps'")
+    bad = good.with_name("bad.yaml")
+    bad.write_text("notebook: book/chapter.ipynb\nparameters: {steps: 5}\n")
+    with pytest.raises(SystemExit, match=r"(?s)^error: bad: 1 of 1 runs failed.*AssertionError: too many steps$"):
+        main(["run", str(bad), str(good), "--tables", "tables"])
+    assert [path.name for path in Path("tables").iterdir()] == ["trial.json"]
+    assert capsys.readouterr().out.count(": AssertionError: too many steps\n") == 2
+
+
+def left(folder: Path, code: str, started: str, **entries: object) -> None:
+    """The result of a run as if it had been made at that time."""
+    result = {"notebook": "chapter.ipynb", "notebook_path": "../chapter.ipynb", "case": {}, "parameters": {"seed": 0}}
+    result |= {"metrics": {"value": 1}, "started": started, "fingerprint": code, "commit": None, "device": "cpu"}
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result | {"wall_seconds": 1.0, "peak_memory_bytes": 1} | entries))
+
+
+def test_rows_of_older_code_are_left_out_and_counted(tmp_path: Path) -> None:
+    pytest.importorskip("pandas", reason=NO_PANDAS)
+    left(tmp_path / "1", "old", "2026-01-01", parameters={"seed": 0}, metrics={"value": 1})
+    left(tmp_path / "2", "old", "2026-01-02", parameters={"seed": 1}, metrics={"value": 2})
+    left(tmp_path / "3", "new", "2026-01-03", parameters={"seed": 0}, metrics={"value": 3})
+    left(tmp_path / "4", "old", "2026-01-01", notebook_path="../other/chapter.ipynb")
+    said: list[str] = []
+    table = collect(tmp_path, tmp_path / "1", tell=said.append)
+    assert table["value"].to_list() == [1, 3]
+    assert table["run_notebook"].to_list() == ["other/chapter.ipynb", "chapter.ipynb"]
+    assert said == ["left out: 2 of 3 results of chapter.ipynb, which are of other code than the newest, new"]
+    with pytest.warns(UserWarning, match="left out: 2 of 3"):
+        collect(tmp_path)
+
+
+def test_a_notebook_that_changes_does_not_mix_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("pandas", reason=NO_PANDAS)
+    monkeypatch.chdir(tmp_path)
+    main(["run", str(write(tmp_path, grid={"steps": [1, 2]}))])
+    main(["run", str(write(tmp_path, "scale = 10.0", grid={"steps": [1]}))])
+    capsys.readouterr()
+    main(["collect", "runs"])
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()] == ["value", "10.0"]
+    assert said.err.startswith("left out: 2 of 3 results of chapter.ipynb")
+
+
+def test_notebooks_of_one_name_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("pandas", reason=NO_PANDAS)
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        notebook(tmp_path / name / "walk.ipynb")
+    main(["run", "one/walk.ipynb", "two/walk.ipynb"])
+    assert [(tmp_path / name / "log").read_text() for name in ("one", "two")] == ["0\n"] * 2
+    capsys.readouterr()
+    main(["collect", "runs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["value", "run_notebook", "run_seconds", "run_peak_bytes"]
+    assert [line.split()[1] for line in lines[1:]] == ["one/walk.ipynb", "two/walk.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "told"),
+    [
+        (b"", "line 1 column 1"),
+        (b'{"metrics": {"val', "Unterminated"),
+        (b"[]", "expected an object, found a list"),
+        (b"\xff", "utf-8"),
+        (b'{"metrics": 3}', "metrics, fingerprint, started, wall_seconds missing, or not of the right type"),
+    ],
+)
+def test_a_damaged_result_is_named_and_the_others_are_kept(tmp_path: Path, damaged: bytes, told: str) -> None:
+    pytest.importorskip("pandas", reason=NO_PANDAS)
+    left(tmp_path / "good", "new", "2026-01-03")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "result.json").write_bytes(damaged)
+    said: list[str] = []
+    assert len(collect(tmp_path, tell=said.append)) == 1
+    (line,) = said
+    assert str(tmp_path / "bad" / "result.json") in line
+    assert told in line
     with pytest.raises(FileNotFoundError, match="there is no result in"):
-        collect(tmp_path / "other")
+        collect(tmp_path / "bad", tell=said.append)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +160,10 @@ def test_the_newest_code_counts(tmp_path: Path) -> None:
         (["run", "../book/chapter.ipynb", "-p", "sede", "1"], "does not know ['sede']"),
         (["run", "../book/chapter.ipynb", "-p", "seed", "one"], "which 'one' (str) cannot stand for"),
         (["run", "../book/chapter.ipynb", "-f", "list.yaml"], "must hold names with values, holds [1]"),
-        (["run", "broken.yaml"], "error: "),
+        (["run", "../book/chapter.ipynb", "-f", "twice.yaml"], "twice.yaml cannot be read as YAML: `seed` stands"),
+        (["run", "../book/chapter.ipynb", "-p", "seed", "1", "-p", "seed", "2"], "-p gives ['seed'] more than once"),
+        (["run", "../book/chapter.ipynb", "-p", "seed", "[1"], "-p seed cannot be read as YAML"),
+        (["run", "broken.yaml"], "broken.yaml cannot be read as YAML: "),
         (["run", "trial.yaml", "--jobs", "0"], "at least 1"),
     ],
 )
@@ -89,6 +173,7 @@ def test_what_is_wrong_is_said_before_the_first_run(
     write(tmp_path, seeds=[0])
     monkeypatch.chdir(tmp_path / "sweeps")
     Path("list.yaml").write_text("[1]")
+    Path("twice.yaml").write_text("{seed: 1, seed: 2}")
     Path("broken.yaml").write_text("{notebook")
     with pytest.raises(SystemExit) as stopped:
         main(words)
