@@ -1,7 +1,7 @@
 """Every slider of the book, moved in a real JupyterLab: the picture beside it changes.
 
-Chapters run at quick size in a copy of their folder; chapters that have not changed are left out, as in `test_runs`, but
-for a short one. `make quick` moves them all.
+Chapters run at quick size in a copy of their folder; chapters that have not changed are left out, as in `test_runs`,
+all but a short one. `make quick` moves every slider.
 """
 
 from __future__ import annotations
