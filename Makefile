@@ -73,8 +73,9 @@ pages: env ## build the book from the stored outputs
 pdf: env ## print every chapter of the built book (`make pages`) into _build/pdf; needs Chromium
 	@$(BIN)/python book/_ext/pdf.py
 
-quick: env ## run every notebook at quick size into _build/quick, changed or not
+quick: env ## run every notebook at quick size into _build/quick, changed or not, and move every slider
 	@OMP_NUM_THREADS=1 IBMD_EVERY_NOTEBOOK=1 $(BIN)/python -m pytest -n $(JOBS) -q -m notebook tests/book/test_runs.py
+	@OMP_NUM_THREADS=1 IBMD_EVERY_NOTEBOOK=1 $(BIN)/python -m pytest -q tests/book/test_widgets.py
 
 outputs: env ## run NOTEBOOK (default: every one) at full size and store its outputs
 	@$(BIN)/python book/_ext/outputs.py $(NOTEBOOK)

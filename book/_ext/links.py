@@ -1,9 +1,9 @@
 """Fill the address of the repository into the notebooks, from the one place where it stands.
 
 `make links` writes each notebook's set-up cell for Colab (tag `colab-setup`) from `repository.url`
-and `repository.branch` of `_config.yml`, and of a chapter that has a large size, thus wants a GPU, its quick
-parameters; `--check` only looks whether they agree. The launch buttons need no filling: the theme reads the
-same two lines. Imports nbformat and yaml.
+and `repository.branch` of `_config.yml`; with it, of a chapter that has a large size, thus wants a GPU, its quick
+parameters, and of one that keeps its trainings, a call that does. `--check` only looks whether they agree. The launch
+buttons need no filling: the theme reads the same two lines. Imports nbformat and yaml.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def is_reserved(url: str) -> bool:
     return any(host == name or host.endswith("." + name) for name in names)
 
 
-def setup_cell(url: str, branch: str, quick: dict[str, object] | None = None) -> str:
+def setup_cell(url: str, branch: str, quick: dict[str, object] | None = None, *, keeps: bool = False) -> str:
     """Source of the set-up cell: does nothing outside Colab; inside it installs ranges and prepares the chapter.
 
     pip leaves a package alone that is in its range already, so Colab keeps its own torch. quick: parameters of a
-    chapter that wants a GPU, for a machine that has none.
+    chapter that wants a GPU, for a machine that has none. keeps: whether the chapter keeps its trainings.
     """
     start = 'import sys\n\nif "google.colab" in sys.modules:\n'
     if is_reserved(url):
@@ -41,7 +41,8 @@ def setup_cell(url: str, branch: str, quick: dict[str, object] | None = None) ->
     return (
         start
         + f'    %pip install --quiet "ibmd_lite[notebooks] @ git+{url}@{branch}"\n'
-        + "    from ibmd_lite.display.hosted import prepare\n\n"
+        + f"    from ibmd_lite.display.hosted import {'keep_trainings, ' if keeps else ''}prepare\n\n"
+        + ("    keep_trainings()\n" if keeps else "")
         + f"    prepare({given})"
     )
 
@@ -53,6 +54,11 @@ def quick_instead(path: Path) -> dict[str, object] | None:
         return None
     found: dict[str, object] = yaml.safe_load((sizes / "quick" / f"{path.stem}.yaml").read_text("utf8"))
     return found
+
+
+def keeps_trainings(notebook: nbformat.NotebookNode) -> bool:
+    """Whether the chapter keeps its trainings in the folder that ``IBMD_RUNS`` names, as its text then says."""
+    return any("IBMD_RUNS" in cell.source for cell in notebook.cells)
 
 
 def notebooks(root: Path) -> list[Path]:
@@ -76,7 +82,7 @@ def fill(path: Path, url: str, branch: str, *, write: bool) -> bool:
     cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise SystemExit(f"{path.name}: expected one cell tagged {TAG}, found {len(cells)}")
-    wanted = setup_cell(url, branch, quick_instead(path))
+    wanted = setup_cell(url, branch, quick_instead(path), keeps=keeps_trainings(notebook))
     agrees = cells[0].source == wanted
     if write and not agrees:
         cells[0].source = wanted

@@ -21,7 +21,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from links import ROOT
+from links import ROOT, keeps_trainings
 from reading_graph import drawn
 
 WORDS_A_MINUTE = 200
@@ -71,7 +71,7 @@ def measured(path: Path) -> Size:
         prose.formulas,
         prose.lines + lines,
         _run(notebook, code),
-        any("IBMD_RUNS" in cell.source for cell in notebook.cells),
+        keeps_trainings(notebook),
     )
 
 

@@ -4,6 +4,14 @@ if (location.protocol === "file:") {
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false; // a page on a disk may not read others
 }
 
+// Words without accents, as `search_weights.py` puts them into the index. (Sphinx takes its own only where there is none.)
+var splitQuery = (query) =>
+  query
+    .normalize("NFKD")
+    .replace(/\p{M}/gu, "")
+    .split(/[^\p{Letter}\p{Number}_\p{Emoji_Presentation}]+/gu)
+    .filter((term) => term);
+
 const weightOfPage = (page) => {
   const stemmer = new Stemmer();
   const asked = new URLSearchParams(location.search).get("q") ?? "";

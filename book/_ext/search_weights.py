@@ -1,13 +1,14 @@
 """How much each page says about each word, so that search can rank by it: BM25, written beside the pages.
 
 Sphinx's index knows whether a page has a word, not how often, and then sorts by name. `search-scorer.js` adds these
-weights to Sphinx's scores. Imports Sphinx, docutils and the standard library.
+weights to Sphinx's scores. Words are found without their accents. Imports Sphinx, docutils and the standard library.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from sphinx.search.en import SearchEnglish
 
 NAME = "search-weights.js"
 LISTS = {"book/back/changelog", "book/back/bibliography"}  # they name everything and explain nothing
+REFERENCE = "book/back/api"  # has most words of all pages; who wants a name of it is led to that name
 # Readers ask whole questions; Sphinx looks for pages that have every word which is not one of these.
 ASKING = {
     *("can", "do", "does", "how", "i", "many", "much", "my"),
@@ -27,6 +29,21 @@ ASKING = {
 # Of BM25: when more of a word says no more, and how much a long page pays.
 SATURATION, LENGTH = 8, 0.6
 SCALE, LEAST = 20, 4
+
+
+class Accentless(SearchEnglish):
+    """Sphinx's English, in which o stands for o with any accent: few keyboards have Schrödinger's."""
+
+    stopwords = SearchEnglish.stopwords | ASKING
+
+    def split(self, input: str) -> list[str]:
+        """The words of a text."""
+        return super().split(plain(input))
+
+
+def plain(text: str) -> str:
+    """The text without accents; `splitQuery` of `search-scorer.js` does the same to what is asked."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
 
 
 def weights(counts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
@@ -60,6 +77,9 @@ def write(app: Sphinx, error: Exception | None) -> None:
         pages = sorted(app.env.found_docs - LISTS)
         number = {page: place for place, page in enumerate(pages)}
         found = weights({page: _words(app, page) for page in pages})
+        for given in found.values():
+            if REFERENCE in given:
+                given[REFERENCE] //= 2
         # One list a word, of page's number, weight, and so on: half the size.
         words = {
             word: [part for page in given for part in (number[page], given[page])]
@@ -79,7 +99,7 @@ def load(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the handlers."""
-    SearchEnglish.stopwords = SearchEnglish.stopwords | ASKING
+    app.add_search_language(Accentless)
     app.connect("html-page-context", load)
     app.connect("build-finished", write)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

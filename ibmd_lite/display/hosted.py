@@ -1,8 +1,8 @@
 """What a chapter does on a hosted machine such as Colab's, before its first cell of its own.
 
 Each notebook's set-up cell, which `make links` writes, calls ``prepare`` there and nowhere else.  It says what the
-machine has, keeps trainings where a lost session finds them again, and where a chapter wants a GPU and there is none,
-lets it go on at quick size.  Imports torch; IPython when used.
+machine has, and where a chapter wants a GPU and there is none, lets it go on at quick size.  A chapter that keeps its
+trainings calls ``keep_trainings`` before: a lost session finds them again.  Imports torch; IPython when used.
 """
 
 from __future__ import annotations
@@ -18,27 +18,34 @@ import torch
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
-__all__ = ["prepare"]
+__all__ = ["keep_trainings", "prepare"]
 
 DRIVE = Path("/content/drive/MyDrive")
 RUNS = "IBMD_RUNS"
 
 
-def prepare(*, quick: Mapping[str, Any] | None = None, drive: Path = DRIVE) -> None:
+def keep_trainings(*, drive: Path = DRIVE) -> None:
+    """Let ``IBMD_RUNS`` name a folder for trainings, and say which: for a chapter that keeps them, and no other.
+
+    Args:
+        drive: where Google Drive is found once it is mounted; trainings are kept in it.  Without it they are kept on
+            the machine, and are lost with it.  A folder that ``IBMD_RUNS`` names already is left as it is.
+    """
+    if RUNS not in os.environ:
+        os.environ[RUNS] = str(drive / "ibmd-runs" if drive.is_dir() else Path("ibmd-runs").resolve())
+        lost = "" if drive.is_dir() else "; mount Google Drive and start anew to keep them longer than this session"
+        print(f"Trainings are kept in {os.environ[RUNS]}{lost}.")
+
+
+def prepare(*, quick: Mapping[str, Any] | None = None) -> None:
     """Say what the machine has, and make the chapter fit it.
 
     Args:
         quick: parameters of a chapter that wants a GPU, at quick size; where there is no GPU they take the place of
             those in its cell tagged `parameters`.  None: the chapter is for any processor.
-        drive: where Google Drive is found once it is mounted; trainings are kept in it.  Without it they are kept on
-            the machine, and are lost with it.  A folder that ``IBMD_RUNS`` names already is left as it is.
     """
     from IPython import get_ipython
 
-    if RUNS not in os.environ:
-        os.environ[RUNS] = str(drive / "ibmd-runs" if drive.is_dir() else Path("ibmd-runs").resolve())
-        lost = "" if drive.is_dir() else "; mount Google Drive and start anew to keep them longer than this session"
-        print(f"Trainings are kept in {os.environ[RUNS]}{lost}.")
     if torch.cuda.is_available():
         gibibytes = torch.cuda.get_device_properties(0).total_memory / 2**30
         print(f"GPU: {torch.cuda.get_device_name()}, {gibibytes:.0f} GiB.")

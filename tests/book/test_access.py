@@ -20,12 +20,17 @@ pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 AXE = ROOT / "book" / "_assets" / "vendor" / "axe" / "axe.min.js"
 EVERYTHING = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 COLOURS = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
+WIDE, PHONE = (1280, 900), (390, 844)
+SCROLLING = [
+    *("book/back/summary", "book/bridges/three-curves", "book/images/one-step"),
+    *("book/scale/several-gpus", "book/scale/experiments", "book/scale/results"),
+]
 REPRESENTATIVE = ["book/start/preface", "book/distillation/ibmd-in-forty-lines", "book/teachers/try-it"]
 
 
 @contextmanager
-def opened(browser: Browser, address: str, scheme: str = "light") -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+def opened(browser: Browser, address: str, size: tuple[int, int] = WIDE) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme="light")
     page = context.new_page()
     page.goto(address, wait_until="networkidle")
     page.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise : null")
@@ -63,6 +68,38 @@ def test_axe_finds_nothing(browser: Browser, site: str, chapter: str) -> None:
         page.emulate_media(color_scheme="dark")
         page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
         assert violations(page, COLOURS) == []
+
+
+@pytest.mark.parametrize("chapter", ["book/start/preface", *SCROLLING])
+def test_axe_finds_nothing_on_a_phone(browser: Browser, site: str, chapter: str) -> None:
+    """There formulas and figures are wider than the column, and scroll: the Tab key has to stop at them."""
+    with opened(browser, f"{site}/{chapter}.html", PHONE) as page:
+        assert violations(page) == []
+        if chapter in SCROLLING:
+            assert page.locator("[data-goes-on='true'][tabindex='0']").count() > 0
+
+
+def test_a_figure_says_that_it_goes_on_until_it_is_scrolled_to_its_end(browser: Browser, site: str) -> None:
+    with opened(browser, f"{site}/book/scale/experiments.html", PHONE) as page:
+        figure = page.locator(".ibmd-figure[data-goes-on]").first
+        said = "figure => getComputedStyle(figure.querySelector('figcaption'), '::before').content"
+        mask = "figure => getComputedStyle(figure).maskImage"
+        assert "goes on to the right" in figure.evaluate(said)
+        assert "gradient" in figure.evaluate(mask)
+        figure.focus()
+        for _ in range(12):
+            page.keyboard.press("ArrowRight")
+        page.wait_for_function("figure => figure.dataset.goesOn === 'false'", arg=figure.element_handle())
+        assert "on the left" in figure.evaluate(said)
+        assert figure.evaluate(mask) == "none"
+
+
+def test_the_stops_go_where_the_window_is_wide_enough(browser: Browser, site: str) -> None:
+    with opened(browser, f"{site}/book/back/summary.html", PHONE) as page:
+        assert page.locator("mjx-container[tabindex]").count() > 0
+        page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
+        page.wait_for_function("!document.querySelector('[data-goes-on]')")
+        assert page.locator("mjx-container[tabindex], mjx-container[aria-label]").count() == 0
 
 
 def test_axe_sees_what_is_wrong(browser: Browser, site: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,6 +81,53 @@ def test_every_public_name_has_a_docstring() -> None:
     silent = [each for each in EVERY if not ast.get_docstring(each.node)]
     known = {"forward", "extra_repr", "state_dict"} | said  # torch's own
     assert [each.place for each in silent if each.inside is None or each.name.rpartition(".")[2] not in known] == []
+
+
+PAGE = ROOT / "book" / "back" / "api.md"
+WHOLE = ("display", "experiments")  # packages in which every module is public
+COMMANDS = ("__main__",)
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def public_modules() -> set[str]:
+    """Packages, modules beside them, every module of some packages, and what the page names besides."""
+    found = {*PACKAGE.glob("*.py"), *PACKAGE.glob("*/__init__.py")} - {PACKAGE / "__init__.py"}
+    found |= {path for folder in WHOLE for path in (PACKAGE / folder).glob("*.py") if path.stem not in COMMANDS}
+    named = re.findall(r"automodule:: (\S+)", PAGE.read_text("utf8"))
+    return {module(path) for path in found if listed(ast.parse(path.read_text("utf8")))} | set(named)
+
+
+def test_every_public_name_stands_in_the_built_reference(pages: Path) -> None:
+    """At its module, or as the same thing where it comes from."""
+    names = {entry for kind, entries in inventory(pages).items() if kind.startswith("py:") for entry in entries}
+    missing = []
+    for place in sorted(public_modules()):
+        loaded = importlib.import_module(place)
+        for name in getattr(loaded, "__all__", []):
+            holders = [each.rpartition(".")[0] for each in names if each.rpartition(".")[2] == name]
+            if f"{place}.{name}" not in names and not any(
+                found(holder, name) is getattr(loaded, name) for holder in holders
+            ):
+                missing.append(f"{place}.{name}")
+    assert missing == []
+
+
+def inventory(pages: Path) -> dict[str, dict[str, object]]:
+    from sphinx.util.inventory import InventoryFile
+
+    with (pages / "objects.inv").open("rb") as file:
+        return InventoryFile.load(file, "", lambda _, place: place)
+
+
+def found(holder: str, name: str) -> object:
+    """What a module has under a name; None if it is no module."""
+    try:
+        return getattr(importlib.import_module(holder), name, None)
+    except ModuleNotFoundError:
+        return None
 
 
 PLAIN = re.compile(r"\bTensor( \| None)?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
-from links import ROOT, fill, is_reserved, notebooks, quick_instead, setup_cell
+from links import ROOT, fill, is_reserved, keeps_trainings, notebooks, quick_instead, setup_cell
 from nbformat.v4 import new_code_cell, new_notebook
 
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))["repository"]
@@ -44,6 +45,26 @@ def test_the_colab_cell_installs_ranges_and_no_torch() -> None:
     assert "==" not in cell
     assert "torch" not in cell
     assert "prepare(quick={'size': 'quick'})" in cell
+    assert "keep_trainings" not in cell
+
+
+def calls(path: Path) -> set[str]:
+    """Names of what a notebook's code calls."""
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    trees = [ast.parse(source) for source in cells if not source.startswith(("%", "!")) and "\n%" not in source]
+    calls = (node.func for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {ast.unparse(call).rpartition(".")[2] for call in calls}
+
+
+def test_trainings_are_kept_by_the_chapters_whose_code_keeps_them() -> None:
+    """Only `Experiment` and `AllTasks` look for the folder that `IBMD_RUNS` names."""
+    paths = notebooks(ROOT)
+    keeping = {path.stem for path in paths if keeps_trainings(nbformat.read(path, as_version=4))}
+    assert keeping == {path.stem for path in paths if calls(path) & {"Experiment", "AllTasks"}}
+    assert 0 < len(keeping) < len(paths) / 2
+    cell = setup_cell("https://github.com/owner/name", "main", keeps=True)
+    assert "import keep_trainings, prepare" in cell
+    assert cell.index("keep_trainings()") < cell.index("prepare()")
 
 
 def test_chapters_that_want_a_gpu_bring_their_quick_size() -> None:

@@ -26,6 +26,20 @@ ASKED = [
     ("inverse problem", "book/distillation/inverse-problem"),
     ("inpainting", "book/images/inpainting"),
     ("diversity noise channels", "book/distillation/why-noise"),
+    ("Schrodinger bridge", "book/bridges/bridge-matching"),
+    ("Schrödinger bridge", "book/bridges/bridge-matching"),
+    ("install", "book/start/preface"),
+    ("Google Drive", "book/start/preface"),
+    ("colab", "book/start/preface"),
+    ("multi gpu", "book/scale/several-gpus"),
+    ("resume training", "book/scale/several-gpus"),
+    ("torchrun", "book/scale/several-gpus"),
+    ("FSDP", "book/scale/several-gpus"),
+    ("sweep", "book/scale/experiments"),
+    ("grid of parameters", "book/scale/experiments"),
+    ("SLURM", "book/scale/experiments"),
+    ("Pareto front", "book/scale/experiments"),
+    ("students side by side", "book/scale/results"),
 ]
 
 
@@ -59,6 +73,8 @@ def test_readers_find_what_they_ask_for(browser: Browser, pages: Path) -> None:
         got = found(page, pages.as_uri(), asked)
         if expected not in got:
             missed[asked] = got
+        if asked == "install" and got[0] == "book/back/api":
+            missed["install, first"] = got
     page.close()
     assert missed == {}
     assert faults == []
