@@ -7,8 +7,11 @@ Imports its neighbours; Dask's client with `--scheduler`.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from concurrent.futures import Executor
 from datetime import timedelta
 from pathlib import Path
@@ -59,9 +62,13 @@ def _run(arguments: argparse.Namespace) -> None:
                 _run_one(sweep, arguments, executor)
             except ERRORS as error:  # the others are run all the same
                 failed.append(f"{sweep.name}: {error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("stopped; what is finished is kept, the same command goes on", flush=True)
-        os._exit(130)  # the runs that are going on end with this process
+        status = 128 + (error.args[0] if error.args else signal.SIGINT)
+        if not isinstance(executor, Processes):
+            os._exit(status)  # without a word to the scheduler, which sees that this process is gone
+        _end(executor)
+        sys.exit(status)
     finally:
         executor.shutdown()
     if failed:
@@ -75,6 +82,27 @@ def _run_one(sweep: Sweep, arguments: argparse.Namespace, executor: Executor) ->
     print(f"{sweep.name}: all {len(results)} results are in {arguments.out / sweep.name}")
     if arguments.tables:
         print(f"{sweep.name}: table in {store(sweep, results, arguments.tables)}")
+
+
+def _end(executor: Executor) -> None:
+    """End the processes of this one with the runs that are going on, so that nothing is waited for or left behind."""
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.05):  # again and again: a thread may be about to start another
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    executor.shutdown(cancel_futures=True)
+    over.set()
+    killer.join()
+
+
+def _terminated(number: int, frame: object) -> None:
+    """SIGTERM, which a cluster sends, is taken as Ctrl-C."""
+    raise KeyboardInterrupt(number)
 
 
 def _given(file: Path | None, words: list[list[str]]) -> dict[str, Any]:
@@ -128,4 +156,5 @@ def _collect(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminated)
     main()

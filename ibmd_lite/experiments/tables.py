@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ibmd_lite.experiments.files import write_text
 from ibmd_lite.experiments.reading import result_of
+from ibmd_lite.experiments.runs import code_of
 
 if TYPE_CHECKING:
     import pandas
@@ -32,8 +33,9 @@ def collect(*folders: str | Path, tell: Callable[[str], None] = warnings.warn) -
     all of them share, so that two of one name are told apart.  Rows are in the order in which they were run; the
     table's ``attrs["metrics"]`` are the names of the metrics.
 
-    Rows of different code are never in one table: of each notebook those count whose fingerprint is that of its run
-    which began last.  ``tell`` is told how many others there were, and of each file that is no result.
+    Rows of different code are never in one table: of each notebook those count that its code of today has made, or, if
+    there are none, the code of its newest run.  ``tell`` is told of either, of how many others there were, and of each
+    file that is no result.
 
     Raises:
         FileNotFoundError: no result in any of the folders.
@@ -60,12 +62,10 @@ def collect(*folders: str | Path, tell: Callable[[str], None] = warnings.warn) -
     metrics: dict[str, None] = {}
     for notebook, found in of_notebook.items():
         name = notebook.relative_to(common).as_posix()
-        code = max(found, key=lambda each: each[0]["started"])[0]["fingerprint"]
+        code = _code(notebook, name, [result for result, _ in found], tell)
         newest = [each for each in found if each[0]["fingerprint"] == code]
-        if older := len(found) - len(newest):
-            tell(
-                f"left out: {older} of {len(found)} results of {name}, which are of other code than the newest, {code}"
-            )
+        if others := len(found) - len(newest):
+            tell(f"left out: {others} of {len(found)} results of {name}, which are not of the code {code}")
         for result, folder in sorted(newest, key=lambda each: each[0]["started"]):
             metrics |= dict.fromkeys(result["metrics"])
             rows[json.dumps([name, result["parameters"]], sort_keys=True)] = _row(result, folder, name)
@@ -85,6 +85,20 @@ def store(sweep: Sweep, results: Sequence[Mapping[str, Any]], folder: Path) -> P
     lines = ",\n".join("  " + json.dumps(row) for row in rows)
     write_text(path, json.dumps(head)[:-1] + ', "rows": [\n' + lines + "\n]}\n")
     return path
+
+
+def _code(notebook: Path, name: str, results: Sequence[Mapping[str, Any]], tell: Callable[[str], None]) -> str:
+    """The fingerprint of the results that count."""
+    try:
+        today: str | None = code_of(notebook)
+    except ValueError:  # it is not there any more, or is no notebook today
+        today = None
+    if today in {result["fingerprint"] for result in results}:
+        return str(today)
+    newest: str = max(results, key=lambda result: result["started"])["fingerprint"]
+    if today:
+        tell(f"{name}, or what it imports, has changed since its newest results were made; run it again")
+    return newest
 
 
 def _row(result: Mapping[str, Any], folder: Path, notebook: str) -> dict[str, Any]:

@@ -158,16 +158,18 @@ def test_runs_wait_for_the_one_gpu(tmp_path: Path, processes: Processes, monkeyp
     assert [result["attempt"] for result in results] == [1, 1], "two at once fail, as the folder is there"
 
 
-def test_ctrl_c_ends_a_sweep_and_keeps_what_is_finished(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_sweep_and_keeps_what_is_finished(tmp_path: Path, sent: signal.Signals, status: int) -> None:
     wait = "import time\nif seed == 1:\n    time.sleep(60)"
-    file = write(tmp_path, wait, seeds=[0, 1])
+    file = write(tmp_path, wait, seeds=[0, 1, 2])
     running = command(file, tmp_path / "runs")
     until(lambda: logged(tmp_path) == {"0": 1, "1": 1})
-    os.kill(running.pid, signal.SIGINT)
+    os.kill(running.pid, sent)
     said = running.communicate(timeout=60)[0]
-    assert running.returncode == 130
-    assert "the same command goes on" in said
+    assert running.returncode == status
+    assert said.endswith("stopped; what is finished is kept, the same command goes on\n"), "and nothing is left behind"
     assert len(list((tmp_path / "runs" / "trial").glob("*/result.json"))) == 1
+    assert logged(tmp_path) == {"0": 1, "1": 1}
 
 
 HANG = """

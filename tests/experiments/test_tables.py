@@ -89,13 +89,18 @@ def test_rows_of_older_code_are_left_out_and_counted(tmp_path: Path) -> None:
     left(tmp_path / "2", "old", "2026-01-02", parameters={"seed": 1}, metrics={"value": 2})
     left(tmp_path / "3", "new", "2026-01-03", parameters={"seed": 0}, metrics={"value": 3})
     left(tmp_path / "4", "old", "2026-01-01", notebook_path="../other/chapter.ipynb")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "chapter.ipynb").write_text("no notebook any more")
     said: list[str] = []
     table = collect(tmp_path, tmp_path / "1", tell=said.append)
     assert table["value"].to_list() == [1, 3]
     assert table["run_notebook"].to_list() == ["other/chapter.ipynb", "chapter.ipynb"]
-    assert said == ["left out: 2 of 3 results of chapter.ipynb, which are of other code than the newest, new"]
+    assert said == ["left out: 2 of 3 results of chapter.ipynb, which are not of the code new"]
     with pytest.warns(UserWarning, match="left out: 2 of 3"):
         collect(tmp_path)
+
+
+CHANGED = "chapter.ipynb, or what it imports, has changed since its newest results were made; run it again"
 
 
 def test_a_notebook_that_changes_does_not_mix_its_rows(
@@ -103,13 +108,22 @@ def test_a_notebook_that_changes_does_not_mix_its_rows(
 ) -> None:
     pytest.importorskip("pandas", reason=NO_PANDAS)
     monkeypatch.chdir(tmp_path)
+
+    def told() -> tuple[list[str], list[str]]:
+        capsys.readouterr()
+        main(["collect", "runs"])
+        said = capsys.readouterr()
+        head, *rows = (line.split() for line in said.out.splitlines())
+        return [row[head.index("value")] for row in rows], [line.partition(" of ")[0] for line in said.err.splitlines()]
+
     main(["run", str(write(tmp_path, grid={"steps": [1, 2]}))])
-    main(["run", str(write(tmp_path, "scale = 10.0", grid={"steps": [1]}))])
-    capsys.readouterr()
-    main(["collect", "runs"])
-    said = capsys.readouterr()
-    assert [line.split()[0] for line in said.out.splitlines()] == ["value", "10.0"]
-    assert said.err.startswith("left out: 2 of 3 results of chapter.ipynb")
+    assert told() == (["1.0", "2.0"], [])
+    file = write(tmp_path, "scale = 10.0", grid={"steps": [1]})
+    assert told() == (["1.0", "2.0"], [CHANGED])
+    main(["run", str(file)])
+    assert told() == (["10.0"], ["left out: 2"])
+    write(tmp_path)  # back to the first
+    assert told() == (["1.0", "2.0"], ["left out: 1"])
 
 
 def test_notebooks_of_one_name_are_told_apart(
