@@ -39,8 +39,11 @@
 
   // Formulas are typeset, pictures loaded and solutions unfolded later.
   window.addEventListener("DOMContentLoaded", () => {
-    look();
-    new MutationObserver(look).observe(document.querySelector("article"), { childList: true, subtree: true });
+    const article = document.querySelector("article");
+    if (article) {
+      look();
+      new MutationObserver(look).observe(article, { childList: true, subtree: true });
+    }
   });
   window.addEventListener("load", look);
 })();

@@ -84,8 +84,8 @@ def test_every_public_name_has_a_docstring() -> None:
 
 
 PAGE = ROOT / "book" / "back" / "api.md"
-WHOLE = ("display", "experiments")  # packages in which every module is public
-COMMANDS = ("__main__",)
+WHOLE = PACKAGE / "experiments"  # in it every module is public, but for the command's
+CALLED = PACKAGE / "display" / "hosted.py"  # by every set-up cell
 
 
 def module(path: Path) -> str:
@@ -93,9 +93,9 @@ def module(path: Path) -> str:
 
 
 def public_modules() -> set[str]:
-    """Packages, modules beside them, every module of some packages, and what the page names besides."""
-    found = {*PACKAGE.glob("*.py"), *PACKAGE.glob("*/__init__.py")} - {PACKAGE / "__init__.py"}
-    found |= {path for folder in WHOLE for path in (PACKAGE / folder).glob("*.py") if path.stem not in COMMANDS}
+    """Packages, modules beside them, every module of the experiments, and what the page names besides."""
+    found = {*PACKAGE.glob("*.py"), *PACKAGE.glob("*/__init__.py"), *WHOLE.glob("*.py"), CALLED}
+    found -= {PACKAGE / "__init__.py", WHOLE / "__main__.py"}
     named = re.findall(r"automodule:: (\S+)", PAGE.read_text("utf8"))
     return {module(path) for path in found if listed(ast.parse(path.read_text("utf8")))} | set(named)
 

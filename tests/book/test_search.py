@@ -39,7 +39,8 @@ ASKED = [
     ("grid of parameters", "book/scale/experiments"),
     ("SLURM", "book/scale/experiments"),
     ("Pareto front", "book/scale/experiments"),
-    ("students side by side", "book/scale/results"),
+    ("multiple gpus", "book/scale/several-gpus"),
+    ("tables of results", "book/scale/results"),
 ]
 
 
