@@ -12,10 +12,17 @@ import pytest
 from ibmd_lite import train
 from ibmd_lite.data import JPEG, Photographs
 from ibmd_lite.distillation import Student
+from ibmd_lite.experiments.restoration import VARIABLE
 from ibmd_lite.experiments.tasks import SIZES
 from ibmd_lite.networks import UNet
 
 SMALL = ["jpeg-5", "--size", "quick", "--teacher-updates", "4", "--student-updates", "2"]
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command sets where nothing is set would stay for the tests after this one."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "runs"))
 
 
 @pytest.mark.parametrize("kept", ["whole", "in shares"])

@@ -46,7 +46,10 @@ def result_of(path: Path) -> dict[str, Any]:
 
 
 def yaml_of(text: str | bytes, name: str) -> Any:
-    """The value of a YAML text; ``name`` is told where it is no YAML, or has one name twice in a mapping."""
+    """The value of a YAML text.
+
+    Raises ValueError, with ``name`` in it, for what is no YAML and for one name twice in a mapping.
+    """
     try:
         loader = _Loader(text)
         loader.name = name
@@ -56,7 +59,7 @@ def yaml_of(text: str | bytes, name: str) -> Any:
 
 
 def notebook_of(path: Path) -> nbformat.NotebookNode:
-    """A notebook of today's format."""
+    """A notebook of today's format; ValueError for a file that is none, or that cannot be read."""
     try:
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
