@@ -256,7 +256,7 @@ def test_tags_of_python_in_yaml_are_refused(tmp_path: Path, tag: str, place: str
     file.write_text(f"notebook: chapter.ipynb\nparameters: {{seed: {text}}}" if place == "sweep" else f"seed: {text}")
     words = {"sweep": [str(file)], "file": [str(chapter), "-f", str(file)], "value": [str(chapter), "-p", "seed", text]}
     with pytest.raises(
-        SystemExit, match="error: .* cannot be read as YAML: could not determine a constructor for the tag"
+        SystemExit, match=r"error: .* cannot be read as YAML: could not determine a constructor for the tag"
     ):
         main(["run", *words[place], "--out", str(tmp_path / "runs")])
     assert not harm.exists()
