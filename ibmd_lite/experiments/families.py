@@ -7,7 +7,7 @@ parts are kept in a folder, as in ``restoration``.  Imports the method, the data
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ __all__ = ["FAMILIES", "Budget", "EmptyHole", "Family", "FamilyRun"]
 
 SMALL: dict[str, Any] = {"width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,), "head": 32}
 JUDGED_AT = 32  # pixels a side, at which the classifier was trained
+BATCH = 100  # images that are measured at once
+HELD_OUT = 5  # batches of them, for a gap
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,23 @@ class EmptyHole:
         """The images outside the hole, and the mask."""
         source = self.hole(x0, generator)
         return replace(source, xT=x0 * (1 - source.mask))  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Answered(Source):
+    """A source beside the clean image x0 (B, C, H, W) that it was made of."""
+
+    x0: Tensor | None = None
+
+    @staticmethod
+    def by(x0: Tensor, source: Source | Tensor) -> Answered:
+        """A pair as one thing."""
+        source = Source.of(source)
+        return Answered(source.xT, source.mask, source.label, x0=x0)
+
+    def truth(self, generator: torch.Generator | None = None) -> Tensor:
+        """What a student that draws as the data do could have answered."""
+        return self.x0.to(self.xT)  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)
@@ -265,6 +284,17 @@ class FamilyRun:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each student: distances to the teacher's long walk, and refitted gaps; kept, and found again."""
+        data = self._gap_of_data()
+        return [row | data for row in self._rows_of_students()]
+
+    def _gap_of_data(self) -> dict[str, float]:
+        kept = self.folder / f"data-{self.budget.measured}-{self.budget.refits}.json"
+        if not kept.exists():
+            found = self.gap_of_data(self.teacher())
+            write_json(kept, {"gap of the data": found.gap, "lag of the data": found.lag})
+        return json.loads(kept.read_text())
+
+    def _rows_of_students(self) -> list[dict[str, Any]]:
         kept = self.folder / f"rows-{self.budget.measured}-{self.budget.refits}.json"
         rows: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
         if len(rows) == len(self.family.steps):
@@ -324,19 +354,34 @@ class FamilyRun:
 
     def gap(self, teacher: BridgeModel, student: Student) -> RefittedGap:
         """The refitted gap on images that no training saw, in units of the network's own output."""
+        return self._refitted(teacher, student, self.pairs.sources, self.batches()[:HELD_OUT])
+
+    def gap_of_data(self, teacher: BridgeModel) -> RefittedGap:
+        """The same with the clean images in the student's place: what is left when the teacher alone is not exact."""
+        clean = self.clean.split(BATCH)
+        held_out = [Answered.by(*pair) for pair in zip(clean, self.batches(), strict=True)][:HELD_OUT]
+
+        def draw(n: int, generator: torch.Generator) -> Answered:
+            return Answered.by(*self.pairs.draw(n, generator))
+
+        return self._refitted(teacher, Answered.truth, draw, held_out)
+
+    def _refitted(
+        self, teacher: BridgeModel, answer: Callable[..., Tensor], draw: Callable[..., Any], held_out: Sequence[Source]
+    ) -> RefittedGap:
         budget = self.budget
         return refitted_gap(
             teacher,
-            student,
-            Draws(self.pairs.sources, budget.batch, self.seed + 2),
-            self.batches()[:5],
+            answer,  # type: ignore[arg-type]
+            Draws(draw, budget.batch, self.seed + 2),
+            held_out,
             settings=Settings(1e-3, betas=(0.9, 0.999), average=0.99, precision=self.precision, decay=budget.refits),
             weight=teacher.output_weight,
             every=min(100, budget.refits),
             longest=budget.refits,
         )
 
-    def batches(self, size: int = 100) -> list[Source]:
+    def batches(self, size: int = BATCH) -> list[Source]:
         """The sources that are measured on."""
         parts = [slice(k, k + size) for k in range(0, len(self.measured.xT), size)]
         names = ("xT", "mask", "label")

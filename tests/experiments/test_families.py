@@ -58,6 +58,7 @@ def test_rows_compare_student_and_teacher_at_the_same_calls(tmp_path: Path, monk
     assert 0 <= row["floor"] < 2 * row["teacher"] + 1
     assert row["gap"] > 0
     assert row["gap before"] > 0
+    assert row["gap of the data"] > 0
     (again,) = run("I2SB", tmp_path).rows()
     assert again == row, "what is finished is found again, and measured alike"
     with pytest.raises(ValueError, match="holds another run"):
@@ -78,6 +79,20 @@ def test_a_fresh_student_has_the_teachers_gap(tmp_path: Path) -> None:
         for parameter in teacher.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     assert family.gap(teacher, family.fresh(teacher, 1)).gap > 1e-4
+
+
+def test_the_gap_of_the_data_is_that_of_the_clean_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a student would answer, the image comes that the source was made of."""
+    family = run("I2SB", tmp_path)
+    given: list[tuple] = []
+    monkeypatch.setattr(families, "refitted_gap", lambda *rest, **_: given.append(rest))
+    family.gap_of_data(family.teacher())
+    ((_, answer, stream, held_out),) = given
+    assert len(held_out) == 5
+    for source in (next(iter(stream)), *held_out):
+        x0 = answer(source, generator=None)
+        assert not torch.allclose(x0, source.xT, atol=0.05)
+        assert torch.allclose(family.family.corruption(x0), source.xT, atol=1e-5)
 
 
 def test_an_empty_hole_holds_zeros_and_a_mask() -> None:
