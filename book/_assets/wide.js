@@ -37,7 +37,8 @@
     }
   };
 
-  // Formulas are typeset, pictures loaded and solutions unfolded later.
+  // Formulas are typeset, pictures loaded and solutions unfolded later; and a box can keep its size while its glyphs get
+  // narrower (their font arrives) or its style another (a rule for phones ends): its observer is silent then.
   window.addEventListener("DOMContentLoaded", () => {
     const article = document.querySelector("article");
     if (article) {
@@ -46,4 +47,6 @@
     }
   });
   window.addEventListener("load", look);
+  window.addEventListener("resize", look);
+  document.fonts.addEventListener("loadingdone", look);
 })();

@@ -102,6 +102,23 @@ def test_the_stops_go_where_the_window_is_wide_enough(browser: Browser, site: st
         assert page.locator("mjx-container[tabindex], mjx-container[aria-label]").count() == 0
 
 
+def test_a_font_that_comes_late_leaves_no_stops_at_formulas_that_fit(browser: Browser, site: str) -> None:
+    """Until it is there, glyphs of another can stick out of the place measured for them; the box keeps its size."""
+    sticking = "mjx-container:not([display])::after { content: ''; position: absolute; left: 0; padding: 1px 1em }"
+    stops = "document.querySelectorAll('mjx-container[tabindex]').length"
+    with opened(browser, f"{site}/book/back/summary.html", PHONE) as page:
+        there = page.evaluate(stops)
+        style = page.add_style_tag(content=sticking)
+        page.evaluate("() => { document.querySelector('article').append(document.createElement('p')) }")
+        page.wait_for_function(f"there => {stops} > there", arg=there)
+        style.evaluate("style => style.remove()")
+        page.evaluate("""() => {
+            const face = [...document.fonts].find(face => face.family.includes("MJX") && face.status === "unloaded");
+            return face.load().then(() => {});
+        }""")
+        page.wait_for_function(f"there => {stops} === there", arg=there)
+
+
 def test_axe_sees_what_is_wrong(browser: Browser, site: str) -> None:
     with opened(browser, f"{site}/book/start/notation.html") as page:
         page.evaluate("""() => {
