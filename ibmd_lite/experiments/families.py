@@ -49,6 +49,7 @@ from ibmd_lite.training import Draws, Settings, best_device
 __all__ = ["FAMILIES", "Budget", "EmptyHole", "Family", "FamilyRun"]
 
 SMALL: dict[str, Any] = {"width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,), "head": 32}
+AGAIN = (5, 6, 7, 8)  # seeds of more draws
 JUDGED_AT = 32  # pixels a side, at which the classifier was trained
 BATCH = 100  # images that are measured at once
 HELD_OUT = 5  # batches of them, for a gap
@@ -284,15 +285,37 @@ class FamilyRun:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each student: distances to the teacher's long walk, and refitted gaps; kept, and found again."""
-        data = self._gap_of_data()
-        return [row | data for row in self._rows_of_students()]
+        data = self._kept(f"data-{self.budget.measured}-{self.budget.refits}", self._of_data)
+        again = self._kept(f"again-{self.budget.measured}", self._measured_again)
+        return [row | data | more for row, more in zip(self._rows_of_students(), again, strict=True)]
 
-    def _gap_of_data(self) -> dict[str, float]:
-        kept = self.folder / f"data-{self.budget.measured}-{self.budget.refits}.json"
-        if not kept.exists():
-            found = self.gap_of_data(self.teacher())
-            write_json(kept, {"gap of the data": found.gap, "lag of the data": found.lag})
-        return json.loads(kept.read_text())
+    def _kept(self, part: str, made: Callable[[], Any]) -> Any:
+        path = self.folder / f"{part}.json"
+        if not path.exists():
+            write_json(path, made())
+        return json.loads(path.read_text())
+
+    def _of_data(self) -> dict[str, float]:
+        found = self.gap_of_data(self.teacher())
+        return {"gap of the data": found.gap, "lag of the data": found.lag}
+
+    def _measured_again(self) -> list[dict[str, Any]]:
+        """For each student: more draws of its answers and of the walk, from each other and from the clean images."""
+        teacher = self.teacher()
+        walks = [self.walk(teacher, self.family.grid(teacher.bridge), self.family.walk, seed)[0] for seed in AGAIN]
+        clean = self.features(self.clean)
+        found: list[dict[str, Any]] = []
+        for steps in self.family.steps:
+            student = self.student(teacher, steps)
+            answers = [self.answers(student, seed) for seed in AGAIN]
+            found.append(
+                {
+                    "student, more draws": [*map(frechet_distance, answers, walks)],
+                    "student to clean": [frechet_distance(each, clean) for each in answers],
+                    "walk to clean": [frechet_distance(each, clean) for each in walks],
+                }
+            )
+        return found
 
     def _rows_of_students(self) -> list[dict[str, Any]]:
         kept = self.folder / f"rows-{self.budget.measured}-{self.budget.refits}.json"
@@ -304,7 +327,8 @@ class FamilyRun:
         walked, again = (self.walk(teacher, grid, step, seed) for seed in (1, 2))
         for steps in self.family.steps[len(rows) :]:
             student = self.student(teacher, steps)
-            short = self.walk(teacher, teacher.bridge.grid(steps), Markov(), 3)
+            one_call = Markov() if isinstance(step, Hybrid) else step  # Heun's rule takes two calls a step
+            short = self.walk(teacher, teacher.bridge.grid(steps), one_call, 3)
             before, after = (self.gap(teacher, each) for each in (self.fresh(teacher, steps), student))
             rows.append(
                 {
@@ -335,9 +359,9 @@ class FamilyRun:
         return self.features(torch.cat([each.x0 for each in done])), done[0].nfe
 
     @torch.no_grad()
-    def answers(self, student: Student) -> Float[Tensor, "n features"]:
+    def answers(self, student: Student, seed: int = 4) -> Float[Tensor, "n features"]:
         """Features of the student's answers."""
-        generator = torch.Generator(self.device).manual_seed(self.seed + 4)
+        generator = torch.Generator(self.device).manual_seed(self.seed + seed)
         with self.autocast():
             done = [student(batch, generator=generator) for batch in self.batches()]
         return self.features(torch.cat(done))

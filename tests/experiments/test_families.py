@@ -59,6 +59,7 @@ def test_rows_compare_student_and_teacher_at_the_same_calls(tmp_path: Path, monk
     assert row["gap"] > 0
     assert row["gap before"] > 0
     assert row["gap of the data"] > 0
+    assert len({*row["student, more draws"], row["student"]}) == 5, "every draw is another"
     (again,) = run("I2SB", tmp_path).rows()
     assert again == row, "what is finished is found again, and measured alike"
     with pytest.raises(ValueError, match="holds another run"):
@@ -93,6 +94,16 @@ def test_the_gap_of_the_data_is_that_of_the_clean_images(tmp_path: Path, monkeyp
         x0 = answer(source, generator=None)
         assert not torch.allclose(x0, source.xT, atol=0.05)
         assert torch.allclose(family.family.corruption(x0), source.xT, atol=1e-5)
+
+
+def test_the_clean_images_are_nowhere_from_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(families.FAMILIES, "I2SB", replace(FAMILIES["I2SB"], intervals=3, steps=(1,)))
+    family = run("I2SB", tmp_path)
+    monkeypatch.setattr(family, "answers", lambda *_: family.features(family.clean))
+    (row,) = family.rows()
+    assert row["student to clean"] == pytest.approx([0] * 4, abs=1e-3)
+    assert min(row["walk to clean"]) > 1
+    assert row["student, more draws"] == pytest.approx(row["walk to clean"])
 
 
 def test_an_empty_hole_holds_zeros_and_a_mask() -> None:
